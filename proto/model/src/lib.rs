@@ -14,6 +14,7 @@ mod policy;
 mod port;
 mod resources;
 mod service;
+mod session;
 mod spec;
 mod state;
 mod task;
@@ -29,6 +30,10 @@ pub use policy::{FailureAction, RestartCondition, RestartPolicy, UpdateOrder, Up
 pub use port::{HostPort, PortMode, PortSpec, Protocol};
 pub use resources::{Limits, Resources};
 pub use service::{Service, ServiceMode, ServiceSpec, UpdateState, UpdateStatus};
+pub use session::{
+    AgentMessage, Assignment, AssignmentsDelta, LogSubscription, ManagerMessage, MeshDelta, Registration,
+    TableVersion, Welcome,
+};
 pub use spec::{ContainerSpec, ImageRef, Mount, MountKind, PullSource, SpecError, TaskSpec, Ulimit};
 pub use state::{DesiredState, StateOwner, TaskState};
 pub use task::{Outcome, Task, TaskStatus};
