@@ -19,6 +19,7 @@ mod spec;
 mod state;
 mod task;
 mod time;
+mod validate;
 
 pub use cluster::{Cluster, JoinSecrets};
 pub use id::{ClusterId, Id, NodeId, ParseIdError, ServiceId, TaskId};
