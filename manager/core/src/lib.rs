@@ -1,1 +1,7 @@
-//! (to be written)
+//! The thinking of a manager: replicated store, Raft, admission, scheduling, orchestration, dispatch.
+//!
+//! A pure state machine: no I/O, async, clock, threads or global randomness. [`door`] is the only way in and out.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod door;

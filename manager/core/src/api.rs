@@ -1,0 +1,125 @@
+//! The typed operations of the API: one service layer, to which gRPC is one door.
+//!
+//! Every [`Request`] is answered by the [`Response`] variant that its documentation names, after the change is committed
+//! and applied, or by an [`ApiError`] whose text is written for the operator. Fields called `node`, `service`, `task`
+//! take an id, a unique prefix of one, or a name.
+
+mod error;
+mod view;
+
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+use swarm_model::{
+    ClusterId, EngineDescription, Id, Image, JoinSecrets, NodeId, NodeRole, NodeSpec, ServiceSpec,
+};
+
+pub use error::{ApiError, Kind};
+pub use view::{Change, ClusterView, NodeView, ServiceView, TaskView};
+
+/// An operation.
+#[derive(Debug, Clone)]
+pub enum Request {
+    /// Bootstrap: makes this manager the only Raft member and writes the cluster object and its first node. Repeating it
+    /// with the same cluster id answers the same. -> `Cluster`
+    CreateCluster(Box<CreateCluster>),
+    /// -> `Cluster`
+    GetCluster,
+    /// Root key and join secrets; for the shell's certificate authority only. -> `Secrets`
+    GetClusterSecrets,
+    /// Replaces one join secret; the old one is refused from then on. -> `Secrets`
+    RotateJoinSecret { role: NodeRole, secret: String },
+    /// After the shell verified a join token. Repeating it answers the same node. -> `Node`
+    AdmitNode(NewNode),
+    /// -> `Nodes`
+    ListNodes,
+    /// -> `Node`
+    GetNode { node: String },
+    /// -> `Node`
+    UpdateNode { node: String, version: u64, spec: NodeSpec },
+    /// Unless forced, only a node that is down. -> `Done`
+    RemoveNode { node: String, force: bool },
+    /// The spec is valid by itself; `request_id` becomes the service's id, so that a repeated request answers the same
+    /// service instead of making a second one. -> `Service`
+    CreateService { spec: Arc<ServiceSpec>, request_id: Option<Id> },
+    /// -> `Service`
+    UpdateService { service: String, version: u64, spec: Arc<ServiceSpec> },
+    /// `None`: the revision before. -> `Service`
+    RollbackService { service: String, version: u64, to_revision: Option<u64> },
+    /// Answered once it is decided, not done. -> `Done`
+    RemoveService { service: String },
+    /// -> `Services`
+    ListServices,
+    /// -> `Service`
+    GetService { service: String },
+    /// -> `Tasks`
+    ListTasks { service: Option<String>, node: Option<String> },
+    /// Also by `service.slot`: the newest task of the slot. -> `Task`
+    GetTask { task: String },
+    /// Makes or moves a name of the cluster's image store; its blobs are on disk already. -> `Image`
+    PutImage(Image),
+    /// Unless forced, only an image that no service uses. -> `Done`
+    RemoveImage { name: String, force: bool },
+    /// -> `Images`
+    ListImages,
+    /// -> `Image`
+    GetImage { name: String },
+    /// All that a watcher starts from, as changes. -> `Snapshot`
+    Snapshot { service: Option<String> },
+}
+
+#[derive(Debug, Clone)]
+pub struct CreateCluster {
+    pub id: ClusterId,
+    /// PEM.
+    pub root_certificate: String,
+    /// PKCS#8 PEM.
+    pub root_key: String,
+    pub join: JoinSecrets,
+    pub gateway_pool: Ipv4Net,
+    /// Heartbeat interval for a small fleet, milliseconds; it grows with the fleet.
+    pub heartbeat_ms: u32,
+    /// This manager's own node.
+    pub node: NewNode,
+}
+
+/// A node about to become a member.
+#[derive(Debug, Clone)]
+pub struct NewNode {
+    /// Made from the node's public key with [`NewNode::id_of_key`], so that a repeated join finds its own record.
+    pub id: NodeId,
+    pub role: NodeRole,
+    pub engine: EngineDescription,
+    /// `host:port`, for managers.
+    pub manager_address: Option<String>,
+}
+
+impl NewNode {
+    /// The node id that belongs to a public key: the first 128 bits of its SHA-256 digest.
+    pub fn id_of_key(sha256: &[u8; 32]) -> NodeId {
+        let (head, _) = sha256.split_first_chunk::<16>().expect("32 bytes hold 16");
+        NodeId::from_u128(u128::from_be_bytes(*head))
+    }
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Clone)]
+pub enum Response {
+    Done,
+    Cluster(ClusterView),
+    Secrets(Arc<swarm_model::Cluster>),
+    Node(NodeView),
+    Nodes(Vec<NodeView>),
+    Service(ServiceView),
+    Services(Vec<ServiceView>),
+    Task(TaskView),
+    Tasks(Vec<TaskView>),
+    Image(Arc<Image>),
+    Images(Vec<Arc<Image>>),
+    /// `sequence` is that of the last publication that `changes` include.
+    Snapshot {
+        sequence: u64,
+        index: u64,
+        changes: Vec<Change>,
+    },
+}

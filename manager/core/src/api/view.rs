@@ -1,0 +1,67 @@
+//! Objects as operators and watchers see them: the replicated half with what the leader observes beside it. Cheap to
+//! clone: everything large is shared.
+
+use std::sync::Arc;
+
+use swarm_model::{
+    Cluster, Image, Node, NodeId, NodeState, Resources, Service, ServiceId, ServiceSpec, Task, TaskId,
+    TaskStatus,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterView {
+    pub cluster: Arc<Cluster>,
+    pub managers: u32,
+    pub nodes: u32,
+    pub services: u32,
+    pub tasks: u32,
+    pub leader: Option<NodeId>,
+    pub term: u64,
+    pub applied: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeView {
+    pub node: Arc<Node>,
+    pub state: NodeState,
+    /// Why it is in that state; empty if there is nothing to say.
+    pub message: String,
+    /// Reserved by its tasks.
+    pub reserved: Resources,
+    /// Tasks there that may run.
+    pub tasks: u32,
+    pub leader: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceView {
+    pub service: Arc<Service>,
+    /// Tasks that are wanted to run and were seen running.
+    pub running: u32,
+    pub desired: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskView {
+    pub task: Arc<Task>,
+    /// Newest observation; its outcome once it ended; else what it waits for, in the scheduler's words.
+    pub status: TaskStatus,
+    pub service_name: Arc<str>,
+    /// Empty while it has no node.
+    pub node_hostname: Arc<str>,
+    /// The service's spec as the task's revision has it; `None` once that revision was forgotten.
+    pub spec: Option<Arc<ServiceSpec>>,
+}
+
+/// What a watcher sees: the object as it is now, or that it is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Service(ServiceView),
+    Task(TaskView),
+    Node(NodeView),
+    Image(Arc<Image>),
+    ServiceRemoved(ServiceId),
+    TaskRemoved { task: TaskId, service: ServiceId },
+    NodeRemoved(NodeId),
+    ImageRemoved(String),
+}

@@ -1,0 +1,215 @@
+//! The one door of the manager core: what goes in ([`Event`]) and what comes out ([`Effect`]).
+//!
+//! The shell drains its inbox, hands each event to `ManagerCore::handle`, ends the batch with one [`Event::Wakeup`], and
+//! then does the effects in their order. Nothing here knows a socket, a file, a thread or a clock.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use swarm_model::{AgentMessage, ManagerMessage, NodeId, Registration};
+
+use crate::api::{ApiError, Change, Request, Response};
+
+/// What a core is told once, when it is made.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The node that this manager runs on.
+    pub node_id: NodeId,
+    /// Its number among the Raft members; never 0, never used again by another member.
+    pub raft_id: u64,
+    /// Source of all randomness. Ids and join secrets come of it: from the operating system's generator in production.
+    pub seed: [u8; 32],
+    /// Length of a Raft tick.
+    pub tick: Duration,
+}
+
+impl Config {
+    /// Design.md: election after 10 to 20 ticks, so a lost leader is replaced within 0.3 to 0.6 s.
+    pub const TICK: Duration = Duration::from_millis(30);
+}
+
+/// What the disk held when the manager started. All empty for a manager that never was part of a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Recovered {
+    pub checkpoint: Option<CheckpointState>,
+    /// As last persisted.
+    pub hard_state: Option<Bytes>,
+    /// Ascending and without a gap. Entries that the checkpoint covers are welcome: slow followers are served from them.
+    pub entries: Vec<LogEntry>,
+}
+
+/// The whole applied state at one log index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointState {
+    pub index: u64,
+    pub term: u64,
+    /// `eraftpb::ConfState`, encoded.
+    pub conf_state: Bytes,
+    pub objects: Vec<StoredObject>,
+}
+
+/// One record of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    pub index: u64,
+    pub term: u64,
+    /// `eraftpb::Entry`, encoded.
+    pub data: Bytes,
+}
+
+/// Key of an object of the store: a table byte, then the object's id or name. Opaque to the shell.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey(pub Bytes);
+
+/// One object of the store, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredObject {
+    pub key: ObjectKey,
+    pub value: Bytes,
+}
+
+/// The shell's number of a request; comes back in its [`Effect::Reply`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// The shell's number of an agent's stream; never used twice by one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+#[derive(Debug)]
+pub enum Event {
+    /// The inbox is drained or `next_wakeup` has come. Exactly one ends every batch: ticks, deadlines, decisions and
+    /// everything that is done once per batch happen here.
+    Wakeup,
+    /// Already authorised by the shell. Answered by exactly one `Reply`, unless the process ends before.
+    Request {
+        id: RequestId,
+        request: Request,
+    },
+    /// From a peer: `eraftpb::Message`, encoded. Not trusted.
+    Raft {
+        message: Bytes,
+    },
+    /// The connection to this Raft member broke, or messages to it were dropped.
+    PeerLost {
+        peer: u64,
+    },
+    /// The process is about to end: hand leadership to another member, if there is one.
+    StepDown,
+    /// The `Persist` with that number, and all before it, are durable.
+    Persisted {
+        ready: u64,
+    },
+    /// The disk failed. The core refuses everything from here on.
+    PersistFailed,
+    /// The `Checkpoint` at that index is durable.
+    Checkpointed {
+        index: u64,
+    },
+    /// An agent opened its stream; `node` is the identity of its certificate.
+    SessionOpened {
+        session: SessionId,
+        node: NodeId,
+        registration: Registration,
+    },
+    SessionMessage {
+        session: SessionId,
+        message: AgentMessage,
+    },
+    SessionClosed {
+        session: SessionId,
+    },
+}
+
+#[derive(Debug)]
+pub enum Effect {
+    /// Write to disk in this order: `checkpoint`, `hard_state` and `entries`; answer [`Event::Persisted`] with `ready`.
+    Persist(Persist),
+    /// Send to a Raft member. May be lost, must not be reordered per peer.
+    SendRaft {
+        to: u64,
+        message: Bytes,
+    },
+    Reply {
+        id: RequestId,
+        result: Result<Response, ApiError>,
+    },
+    Session {
+        session: SessionId,
+        message: ManagerMessage,
+    },
+    CloseSession {
+        session: SessionId,
+        reason: CloseReason,
+    },
+    /// Write to the checkpoint store in one atomic batch, off the path of acknowledgements; answer
+    /// [`Event::Checkpointed`]. At most one is under way.
+    Checkpoint(Checkpoint),
+    /// Entries up to and including this index may go.
+    TruncateLog {
+        up_to: u64,
+    },
+    /// For watchers, in order.
+    Publish(Publication),
+    Leadership(Leadership),
+}
+
+/// One group commit.
+#[derive(Debug, Clone)]
+pub struct Persist {
+    /// Rises by one or more from one to the next.
+    pub ready: u64,
+    /// A snapshot received from the leader: replaces the checkpoint store *and* the whole log. Durable, together with
+    /// `hard_state`, before anything older is deleted.
+    pub checkpoint: Option<CheckpointState>,
+    /// Appended. A first index that is not above the last one stored replaces the suffix from there.
+    pub entries: Vec<LogEntry>,
+    pub hard_state: Option<Bytes>,
+    /// False: nothing depends on it being durable; it may ride on the next sync, and is answered at once.
+    pub must_sync: bool,
+}
+
+/// What changed since the checkpoint before it.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    pub index: u64,
+    pub term: u64,
+    pub conf_state: Bytes,
+    pub changed: Vec<StoredObject>,
+    pub removed: Vec<ObjectKey>,
+}
+
+/// Committed and observed changes of one batch.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// Rises by one with each publication of this process. A watcher that took a `Request::Snapshot` with sequence n
+    /// continues with publication n + 1.
+    pub sequence: u64,
+    /// Log index that is reflected.
+    pub index: u64,
+    pub changes: Vec<Change>,
+}
+
+/// Whether this manager decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leadership {
+    /// Leads, and has applied everything committed before its term.
+    Leader { term: u64 },
+    /// Does not lead; the Raft id of who does, if known.
+    Follower { leader: Option<u64> },
+}
+
+/// Why a session was ended by the manager.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    #[error("this manager does not lead the cluster")]
+    NotLeader { leader: Option<u64> },
+    #[error("node {0} is not a member of this cluster; it was removed, or never joined")]
+    UnknownNode(NodeId),
+    #[error("node {0} opened a newer session")]
+    Superseded(NodeId),
+    #[error("the session broke its rules: {0}")]
+    Violation(String),
+    #[error("this manager cannot write to its disk")]
+    DiskFailed,
+}
