@@ -1,0 +1,321 @@
+//! The commands and their arguments. Names and flags are Docker's wherever Docker has them.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::flags::{CreateFlags, UpdateFlags};
+use crate::output::Format;
+use crate::parse;
+
+/// Runs services on a cluster of Linux hosts.
+#[derive(Debug, Parser)]
+#[command(name = "swarmctl", version, propagate_version = true, infer_subcommands = false)]
+pub struct Cli {
+    /// Cluster to talk to, by the name of its context (swarmd dev makes "dev")
+    #[arg(long, global = true, env = "SWARM_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+    /// Socket to talk to, instead of a context's
+    #[arg(short = 'H', long, global = true, env = "SWARM_HOST", value_name = "unix:///PATH")]
+    pub host: Option<String>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make, join and leave a cluster
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Manage nodes
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Manage services
+    #[command(subcommand)]
+    Service(Box<ServiceCommand>),
+    /// Look at tasks
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Manage the cluster's images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Run one container on the cluster, attached, and pass its exit code on
+    Run(Box<RunArgs>),
+    /// Show the versions of swarmctl and of the node it talks to
+    Version(FormatArgs),
+    /// Print a completion script
+    Completion { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct FormatArgs {
+    /// table, json, or a template such as '{{.ID}} {{.Name}}'
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub format: FormatArgs,
+    /// Show only ids
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Show only what matches, as KEY=VALUE
+    #[arg(short, long, value_parser = parse::key_value, value_name = "KEY=VALUE")]
+    pub filter: Vec<(String, String)>,
+    /// Do not shorten ids
+    #[arg(long)]
+    pub no_trunc: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Role {
+    Worker,
+    Manager,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Availability {
+    Active,
+    Pause,
+    Drain,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Make a cluster with this node as its first manager
+    Init {
+        /// Address that other nodes reach this one at [default: that of the default route]
+        #[arg(long, value_name = "HOST[:PORT]")]
+        advertise_addr: Option<String>,
+        /// Address of the data path [default: the advertised one]
+        #[arg(long, value_name = "ADDRESS")]
+        data_path_addr: Option<String>,
+        /// Addresses of the tasks' gateway network
+        #[arg(long, value_name = "CIDR")]
+        gateway_pool: Option<String>,
+        #[arg(long, value_enum, default_value = "active")]
+        availability: Availability,
+    },
+    /// Join this node to a cluster
+    Join {
+        #[arg(long, env = "SWARM_JOIN_TOKEN", hide_env_values = true)]
+        token: String,
+        /// Managers of the cluster
+        #[arg(required = true, value_name = "HOST[:PORT]")]
+        managers: Vec<String>,
+        #[arg(long, value_name = "HOST[:PORT]")]
+        advertise_addr: Option<String>,
+        #[arg(long, value_name = "ADDRESS")]
+        data_path_addr: Option<String>,
+    },
+    /// Show or rotate the token that nodes join with
+    JoinToken {
+        role: Role,
+        #[arg(short, long)]
+        quiet: bool,
+        #[arg(long)]
+        rotate: bool,
+    },
+    /// Stop this node's tasks and take it out of its cluster
+    Leave {
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Show the cluster, as this node sees it
+    Info(FormatArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// List nodes
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    /// Show nodes in full ("self" is the one talked to)
+    Inspect {
+        #[arg(required = true)]
+        nodes: Vec<String>,
+        #[arg(long)]
+        pretty: bool,
+        #[arg(short, long)]
+        format: Option<Format>,
+    },
+    /// List the tasks of nodes
+    Ps {
+        #[arg(default_value = "self")]
+        nodes: Vec<String>,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Change a node
+    Update {
+        node: String,
+        #[arg(long, value_enum)]
+        availability: Option<Availability>,
+        #[arg(long, value_parser = parse::label, value_name = "KEY=VALUE")]
+        label_add: Vec<(String, String)>,
+        #[arg(long, value_name = "KEY")]
+        label_rm: Vec<String>,
+    },
+    /// Remove nodes from the cluster
+    #[command(visible_alias = "remove")]
+    Rm {
+        #[arg(required = true)]
+        nodes: Vec<String>,
+        /// Even if it is not down
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// Return at once
+    #[arg(short, long)]
+    pub detach: bool,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Give up waiting after this time; the operation goes on
+    #[arg(long, value_parser = parse::duration, value_name = "DURATION", default_value = "10m")]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Create a service; returns when all of it runs
+    Create {
+        #[command(flatten)]
+        flags: Box<CreateFlags>,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// List services
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    /// List the tasks of services
+    Ps {
+        #[arg(required = true)]
+        services: Vec<String>,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Show services in full
+    Inspect {
+        #[arg(required = true)]
+        services: Vec<String>,
+        #[arg(long)]
+        pretty: bool,
+        #[arg(short, long)]
+        format: Option<Format>,
+    },
+    /// Set the number of replicas
+    Scale {
+        #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = parse::key_value)]
+        targets: Vec<(String, String)>,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Change a service
+    Update {
+        service: String,
+        #[command(flatten)]
+        flags: Box<UpdateFlags>,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Return to an earlier revision
+    Rollback {
+        service: String,
+        /// Revision to return to [default: the previous one]
+        #[arg(long, value_name = "REVISION")]
+        to: Option<u64>,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Show the logs of a service or a task
+    Logs(LogsArgs),
+    /// Remove services
+    #[command(visible_alias = "remove")]
+    Rm {
+        #[arg(required = true)]
+        services: Vec<String>,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Service or task
+    pub target: String,
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Last lines per task, or "all"
+    #[arg(short = 'n', long, default_value = "all")]
+    pub tail: String,
+    /// Only lines after this: 10m, or an RFC 3339 time
+    #[arg(long)]
+    pub since: Option<String>,
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// Lines only, without the task in front
+    #[arg(long)]
+    pub raw: bool,
+    #[arg(long)]
+    pub no_trunc: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TaskCommand {
+    /// List all tasks
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    /// Show tasks in full
+    Inspect {
+        #[arg(required = true)]
+        tasks: Vec<String>,
+        #[arg(short, long)]
+        format: Option<Format>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Load an archive (docker save, OCI) for all nodes
+    Load {
+        /// Archive to read [default: stdin]
+        #[arg(short, long, value_name = "FILE")]
+        input: Option<std::path::PathBuf>,
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// List the cluster's images
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    /// Pull from a registry for all nodes
+    Pull {
+        image: String,
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Remove images from the cluster
+    #[command(visible_alias = "remove")]
+    Rm {
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// Even if services use it
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub flags: CreateFlags,
+    /// Give up if it does not start in this time
+    #[arg(long, value_parser = parse::duration, value_name = "DURATION", default_value = "2m")]
+    pub timeout: Duration,
+}

@@ -1,0 +1,62 @@
+//! One module per noun; each function is one command.
+
+mod cluster;
+mod image;
+mod logs;
+mod node;
+mod run;
+mod service;
+mod task;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command};
+use crate::client::Client;
+use crate::context;
+use crate::failure::Result;
+
+/// Runs the command.
+///
+/// # Errors
+/// What the operator is to be told, with the exit code.
+pub async fn run(cli: Cli) -> Result<ExitCode> {
+    if let Command::Completion { shell } = cli.command {
+        clap_complete::generate(shell, &mut Cli::command(), "swarmctl", &mut std::io::stdout());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let endpoint = context::endpoint(cli.host, cli.context.as_deref())?;
+    if let Command::Version(args) = &cli.command {
+        return version::show(&endpoint, &args.format).await.map(|()| ExitCode::SUCCESS);
+    }
+    let client = Client::connect(&endpoint).await?;
+    match cli.command {
+        Command::Cluster(command) => cluster::run(&client, command).await?,
+        Command::Node(command) => node::run(&client, command).await?,
+        Command::Service(command) => service::run(&client, *command).await?,
+        Command::Task(command) => task::run(&client, command).await?,
+        Command::Image(command) => image::run(&client, command).await?,
+        Command::Run(args) => return run::run(&client, *args).await,
+        Command::Version(_) | Command::Completion { .. } => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints an object as inspect commands do: a JSON array, or a template over each object.
+fn print_objects(objects: Vec<serde_json::Value>, format: Option<&crate::output::Format>) -> Result<()> {
+    use crate::output::{Format, Row, print};
+    match format {
+        None | Some(Format::Table | Format::Json) => {
+            use std::io::Write;
+            let text = serde_json::to_string_pretty(&objects).map_err(std::io::Error::from)?;
+            writeln!(std::io::stdout(), "{text}")?;
+            Ok(())
+        }
+        Some(format @ Format::Template { .. }) => {
+            let rows: Vec<Row> = objects.into_iter().map(Row::from_object).collect();
+            print(&rows, format, &[])
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! `cluster init|join|join-token|leave|info`.
+
+use swarm_proto::v1;
+
+use crate::cli::{Availability, ClusterCommand, Role};
+use crate::client::Client;
+use crate::failure::{Failure, Result};
+use crate::output::{Format, Row, print, rfc3339};
+
+pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
+    match command {
+        ClusterCommand::Init { advertise_addr, data_path_addr, gateway_pool, availability } => {
+            let request = v1::InitRequest {
+                advertise_address: advertise_addr.unwrap_or_default(),
+                data_address: data_path_addr.unwrap_or_default(),
+                gateway_pool: gateway_pool.unwrap_or_default(),
+                availability: wire_availability(availability),
+            };
+            let status = client.local().init(request).await?.into_inner();
+            println!("Cluster initialized: this node ({}) is now a manager.\n", status.node_id);
+            println!("To add a worker to this cluster, run on it:\n");
+            print_join(client, Role::Worker).await?;
+            println!("To add a manager, run 'swarmctl cluster join-token manager' and follow what it says.");
+        }
+        ClusterCommand::Join { token, managers, advertise_addr, data_path_addr } => {
+            let request = v1::JoinRequest {
+                token,
+                managers,
+                advertise_address: advertise_addr.unwrap_or_default(),
+                data_address: data_path_addr.unwrap_or_default(),
+            };
+            let status = client.local().join(request).await?.into_inner();
+            let role = if status.role() == v1::NodeRole::Manager { "manager" } else { "worker" };
+            println!("This node ({}) joined the cluster as a {role}.", status.node_id);
+        }
+        ClusterCommand::JoinToken { role, quiet, rotate } => join_token(client, role, quiet, rotate).await?,
+        ClusterCommand::Leave { force } => {
+            client.local().leave(v1::LeaveRequest { force }).await?;
+            println!("This node left the cluster.");
+        }
+        ClusterCommand::Info(args) => info(client, &args.format).await?,
+    }
+    Ok(())
+}
+
+pub fn wire_availability(availability: Availability) -> i32 {
+    match availability {
+        Availability::Active => v1::NodeAvailability::Active as i32,
+        Availability::Pause => v1::NodeAvailability::Pause as i32,
+        Availability::Drain => v1::NodeAvailability::Drain as i32,
+    }
+}
+
+fn wire_role(role: Role) -> i32 {
+    match role {
+        Role::Worker => v1::NodeRole::Worker as i32,
+        Role::Manager => v1::NodeRole::Manager as i32,
+    }
+}
+
+async fn join_token(client: &Client, role: Role, quiet: bool, rotate: bool) -> Result<()> {
+    let request = v1::GetJoinTokenRequest { role: wire_role(role) };
+    if rotate {
+        client.clusters().rotate_join_token(request).await?;
+    }
+    if quiet {
+        println!("{}", client.clusters().get_join_token(request).await?.into_inner().token);
+        return Ok(());
+    }
+    let name = match role {
+        Role::Worker => "worker",
+        Role::Manager => "manager",
+    };
+    if rotate {
+        println!("The {name} token was rotated; the old one is refused from now on.\n");
+    }
+    println!("To add a {name} to this cluster, run on it:\n");
+    print_join(client, role).await
+}
+
+async fn print_join(client: &Client, role: Role) -> Result<()> {
+    let answer = client
+        .clusters()
+        .get_join_token(v1::GetJoinTokenRequest { role: wire_role(role) })
+        .await?
+        .into_inner();
+    println!("    swarmctl cluster join --token {} {}\n", answer.token, answer.managers.join(" "));
+    Ok(())
+}
+
+async fn info(client: &Client, format: &Format) -> Result<()> {
+    let local = client.local().status(v1::LocalStatusRequest {}).await?.into_inner();
+    if local.cluster_id.is_empty() {
+        return Err(Failure::failed("this node is in no cluster")
+            .next("swarmctl cluster init   or: swarmctl cluster join --token …"));
+    }
+    let role = if local.role() == v1::NodeRole::Manager { "manager" } else { "worker" };
+    let mut fields: Vec<(&'static str, String)> = vec![
+        ("Cluster", local.cluster_id.clone()),
+        ("Node", format!("{} ({})", local.node_id, local.hostname)),
+        ("Role", role.to_owned()),
+        ("Connected", local.connected.to_string()),
+        ("Managers", local.managers.join(", ")),
+    ];
+    if local.role() == v1::NodeRole::Manager {
+        let cluster = client.clusters().get(v1::GetClusterRequest {}).await?.into_inner();
+        fields.extend([
+            ("Leader", cluster.leader_id),
+            ("Nodes", format!("{} ({} managers)", cluster.nodes, cluster.managers)),
+            ("Services", cluster.services.to_string()),
+            ("Tasks", cluster.tasks.to_string()),
+            ("GatewayPool", cluster.gateway_pool),
+            ("Created", rfc3339(cluster.meta.map_or(0, |meta| meta.created_at))),
+            ("RaftTerm", cluster.raft_term.to_string()),
+            ("RaftApplied", cluster.raft_applied.to_string()),
+        ]);
+    }
+    if *format == Format::Table {
+        for (name, value) in fields {
+            println!("{name:<12} {value}");
+        }
+        return Ok(());
+    }
+    let row = fields.into_iter().fold(Row::default(), |row, (name, value)| row.field(name, value));
+    print(&[row], format, &[])
+}
