@@ -9,6 +9,7 @@ mod service;
 mod task;
 mod version;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -24,7 +25,9 @@ use crate::failure::Result;
 /// What the operator is to be told, with the exit code.
 pub async fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Completion { shell } = cli.command {
-        clap_complete::generate(shell, &mut Cli::command(), "swarmctl", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "swarmctl", &mut script);
+        std::io::stdout().write_all(&script)?;
         return Ok(ExitCode::SUCCESS);
     }
     let endpoint = context::endpoint(cli.host, cli.context.as_deref())?;
@@ -49,7 +52,6 @@ fn print_objects(objects: Vec<serde_json::Value>, format: Option<&crate::output:
     use crate::output::{Format, Row, print};
     match format {
         None | Some(Format::Table | Format::Json) => {
-            use std::io::Write;
             let text = serde_json::to_string_pretty(&objects).map_err(std::io::Error::from)?;
             writeln!(std::io::stdout(), "{text}")?;
             Ok(())
