@@ -1,0 +1,131 @@
+//! Making a container, in a process that exists for nothing else.
+//!
+//! The shim forks it into the container's cgroup; it prepares the root filesystem in a mount
+//! namespace of its own, has libcontainer make the container's first process as a child of the
+//! *shim*, and ends. Its mounts end with it, so none is ever seen in the host's namespace, and
+//! the memory that all this takes is gone when the container runs.
+//!
+//! The seam to libcontainer is [`engine`]; nothing else of the crate knows it.
+
+mod engine;
+mod executor;
+mod files;
+mod isolation;
+pub(crate) mod oci;
+pub(crate) mod rootfs;
+mod seccomp;
+mod user;
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Directory, Launch};
+
+/// Why an image or a host refuses a container. Each text names the thing and, where there is
+/// one, the way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Failure {
+    #[error("command not found: {command:?} {reason}")]
+    CommandNotFound { command: String, reason: String },
+    #[error("cannot execute {command:?}: {reason}")]
+    NotExecutable { command: String, reason: String },
+    #[error("user {user:?}: {reason}")]
+    User { user: String, reason: String },
+    #[error("working directory {path:?}: {reason}")]
+    Workdir { path: String, reason: String },
+    #[error("the image is refused: {reason}")]
+    Image { reason: String },
+    #[error("mount on {target:?}: {reason}")]
+    Mount { target: String, reason: String },
+    #[error("cannot {step}: {reason}")]
+    Setup { step: String, reason: String },
+}
+
+impl Failure {
+    pub(crate) fn setup(step: &str, error: &dyn std::error::Error) -> Self {
+        Self::Setup { step: step.to_owned(), reason: chain(error) }
+    }
+}
+
+/// What the launching process is given.
+#[derive(Debug)]
+pub struct Parts {
+    pub directory: Directory,
+    pub netns: Option<OwnedFd>,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    /// Where [`Report`]s go. Its last copy closes when the container's command runs.
+    pub report: OwnedFd,
+    /// The parent of the container to be.
+    pub shim: OwnedFd,
+}
+
+/// A line that the launching process, or the container's first process before its command runs,
+/// tells the shim.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// The first process exists, under this number of the host.
+    Init(i32),
+    Failed(Failure),
+}
+
+impl Report {
+    /// Sends it. A shim that is gone cannot be told anything, so nothing is returned.
+    pub fn send(&self, mut to: impl Write) {
+        let mut line = serde_json::to_vec(self).expect("a report is plain data");
+        line.push(b'\n');
+        let _ = to.write_all(&line);
+    }
+}
+
+/// Makes the container; returns when its command is about to run.
+pub fn run(parts: Parts) -> Result<(), Failure> {
+    let launch = Launch::read(&parts.directory)
+        .map_err(|error| Failure::setup("read what is to be started", &error))?;
+    launch.cgroup.join_legacy().map_err(|error| Failure::setup("join the cgroup", &error))?;
+    rootfs::enter_private_namespace()?;
+    let cgroup_view = isolation::cgroup_view(&launch.cgroup, &parts.directory)?;
+    let root = rootfs::mount(&launch.spec, &parts.directory)?;
+    root.refuse_redirected_mount_points()?;
+    let user = user::resolve(&root, &launch.spec)?;
+    let workdir = root.make_workdir(&launch.spec)?;
+    let etc = files::write(&launch.spec.etc_files, &parts.directory)?;
+    let container = oci::Container {
+        launch: &launch,
+        root: root.path(),
+        user: &user,
+        workdir: &workdir,
+        etc: &etc,
+        cgroup_view: &cgroup_view,
+        netns: parts.netns.as_ref(),
+    };
+    let spec = container.specification()?;
+    // Open directories must not reach the container.
+    drop(root);
+    engine::start(&spec, &launch, user.environment(&launch.spec.env), parts)
+}
+
+/// An error with all of its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let own = error.to_string();
+        // Errors of libraries often repeat their cause.
+        if !text.contains(&own) {
+            text.push_str(": ");
+            text.push_str(&own);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The words of the kernel for an error number, without the number.
+fn reason(error: impl Into<io::Error>) -> String {
+    let text = error.into().to_string();
+    let end = text.find(" (os error").unwrap_or(text.len());
+    text[..end].to_lowercase()
+}

@@ -1,0 +1,116 @@
+//! The daemon's side: starting a shim, having it start a container, ending it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+
+use super::ARGUMENT;
+use super::protocol::{self, Answer};
+use crate::process::ProcessId;
+use crate::record::Directory;
+use crate::runtime::{LogLimits, StartError};
+
+/// How long a container may take to start. It takes milliseconds; a disk or a kernel that needs
+/// this long is not going to answer.
+const START_WAIT: Duration = Duration::from_secs(60);
+/// How long a killed shim may take to go.
+const END_WAIT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// How much of a dead shim's log becomes part of the error.
+const LAST_WORDS_BYTES: u64 = 2048;
+
+/// A shim that waits for the word to start its container. Dropped, it ends.
+#[derive(Debug)]
+pub struct Shim {
+    socket: UnixStream,
+    pidfd: OwnedFd,
+    log: File,
+}
+
+/// Runs the shim of a container.
+pub fn spawn(program: &Path, directory: &Directory, limits: LogLimits) -> io::Result<Shim> {
+    let (socket, theirs) = UnixStream::pair()?;
+    let log = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(directory.join("shim.log"))?;
+    let child = Command::new(program)
+        .arg0("swarm-shim")
+        .arg(ARGUMENT)
+        .args(protocol::arguments(directory, limits))
+        .env_clear()
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(log.try_clone()?)
+        .spawn()?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    // A child that nobody has waited for keeps its number.
+    let pidfd = pidfd_open(pid.expect("a process number"), PidfdFlags::empty())?;
+    Ok(Shim { socket, pidfd, log })
+}
+
+impl Shim {
+    /// Starts the container; returns the shim's pidfd and the container's first process.
+    pub fn launch(
+        self,
+        id: &str,
+        netns: Option<BorrowedFd<'_>>,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<(OwnedFd, ProcessId), StartError> {
+        let answer = protocol::send_start(&self.socket, netns, cgroup)
+            .and_then(|()| self.socket.set_read_timeout(Some(START_WAIT)))
+            .and_then(|()| protocol::receive_answer(&self.socket));
+        match answer {
+            Ok(Some(Answer::Started(init))) => Ok((self.pidfd, init)),
+            Ok(Some(Answer::Failed(failure))) => Err(StartError::Failed { id: id.to_owned(), failure }),
+            Ok(None) | Err(_) => {
+                let _ = kill_and_wait(self.pidfd.as_fd());
+                let last_words = self.last_words();
+                Err(StartError::ShimDied { id: id.to_owned(), last_words })
+            }
+        }
+    }
+
+    fn last_words(mut self) -> String {
+        let mut words = Vec::new();
+        let length = self.log.seek(SeekFrom::End(0)).unwrap_or(0);
+        let _ = self.log.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS_BYTES)));
+        let _ = self.log.take(LAST_WORDS_BYTES).read_to_end(&mut words);
+        let words = String::from_utf8_lossy(&words).trim().replace('\n', "; ");
+        if words.is_empty() { words } else { format!(": {words}") }
+    }
+}
+
+/// Ends a shim, if it lives, and with it its container.
+pub fn end(shim: ProcessId) -> io::Result<()> {
+    match shim.open()? {
+        Some(pidfd) => kill_and_wait(pidfd.as_fd()),
+        None => Ok(()),
+    }
+}
+
+fn kill_and_wait(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    match pidfd_send_signal(pidfd, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    if poll(&mut fds, Some(&END_WAIT))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    // Only a child leaves something to collect.
+    let _ = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    Ok(())
+}
