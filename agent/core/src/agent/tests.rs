@@ -1,0 +1,5 @@
+//! Scenarios as text: lines that begin with `>` are events, the lines after each are the effects that it had.
+
+mod random;
+mod scenarios;
+mod script;
