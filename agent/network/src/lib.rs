@@ -8,15 +8,25 @@
 //! process: a daemon that is killed, restarted or upgraded disturbs nothing. Which tasks and backends there are is
 //! decided elsewhere; nothing here knows managers, images or processes.
 
+#![deny(unsafe_code)]
+
+mod address_plan;
 mod config;
+mod conntrack;
 mod dev;
 mod error;
 mod mesh;
+mod netlink;
+mod netns;
+mod nft;
 mod node;
+mod sys;
 
+pub use address_plan::{AddressPlan, PlanError};
 pub use config::NodeNetworkConfig;
 pub use dev::DevNetwork;
 pub use error::{DevError, MeshError, OpenError, TaskError};
 pub use mesh::{HostPort, Mesh, Target};
-pub use node::NodeNetwork;
+pub use netlink::NetlinkError;
+pub use node::{NodeNetwork, PrepareError};
 pub use swarm_model::Protocol;

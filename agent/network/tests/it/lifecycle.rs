@@ -1,0 +1,1 @@
+//! Restarts, adoption, clean-up.
