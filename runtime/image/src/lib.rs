@@ -19,3 +19,9 @@ pub use descriptor::{Compression, Descriptor, MediaKind, Platform, PlatformError
 
 mod store;
 pub use store::{BlobWriter, ContentStore, IngestError, Ingested, MAX_BLOB_BYTES, Staged, StoreError};
+
+mod config;
+pub use config::{Healthcheck, ImageConfig};
+
+mod manifest;
+pub use manifest::{ImageManifest, Layer, Lookup, MAX_DOCUMENT_BYTES, MAX_LAYERS, ManifestError};
