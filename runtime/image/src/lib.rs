@@ -20,8 +20,17 @@ pub use descriptor::{Compression, Descriptor, MediaKind, Platform, PlatformError
 mod store;
 pub use store::{BlobWriter, ContentStore, IngestError, Ingested, MAX_BLOB_BYTES, Staged, StoreError};
 
+mod compression;
+mod tarball;
+pub use tarball::TarError;
+
 mod config;
 pub use config::{Healthcheck, ImageConfig};
 
 mod manifest;
 pub use manifest::{ImageManifest, Layer, Lookup, MAX_DOCUMENT_BYTES, MAX_LAYERS, ManifestError};
+
+pub mod archive;
+
+mod layer;
+pub use layer::{LayerError, LayerStore, MAX_ENTRIES, MAX_LAYER_BYTES};
