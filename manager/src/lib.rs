@@ -1,1 +1,5 @@
-//! (to be written)
+//! The manager's shell: everything of a manager that touches the world. The thinking is in `swarm-manager-core`.
+#![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod log;
