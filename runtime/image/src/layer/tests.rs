@@ -29,7 +29,7 @@ fn tar(paths: &[String], size: u64) -> Vec<u8> {
 fn unpack(content: &[u8]) -> Result<(), String> {
     let dir = tempfile::tempdir().unwrap();
     let store = ContentStore::open(dir.path().join("content")).unwrap();
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(content).unwrap();
     let blob: Descriptor = store.write_bytes(OCI_LAYER_GZIP, &encoder.finish().unwrap()).unwrap();
     let layer = Layer { blob, compression: Compression::Gzip, diff_id: Digest::of(content) };
