@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use swarm_model::Protocol;
 
 use crate::netlink::link::{self, LOOPBACK_INDEX, Setting, VethEnd};
-use crate::netlink::route::{self, MAIN_TABLE, Route, RouteTarget};
+use crate::netlink::route::{self, MAIN_TABLE, Route, RouteTarget, STATIC};
 use crate::netlink::{Batch, NetlinkError, Socket, Subsystem};
 use crate::node::machine;
 use crate::{DevError, netns, sys};
@@ -334,7 +334,7 @@ impl Cable<'_> {
         route::add_address(&mut batch, device, Ipv4Net::new_assert(address, self.subnet.prefix_len()));
         link::set_up(&mut batch, device, true);
         let target = RouteTarget::Gateway(offset(self.subnet, HOST_OFFSET), device);
-        Route { destination: Ipv4Net::default(), table: MAIN_TABLE, target, source: None }
+        Route { destination: Ipv4Net::default(), table: MAIN_TABLE, target, source: None, origin: STATIC }
             .replace(&mut batch);
         inside.execute(batch)
     }

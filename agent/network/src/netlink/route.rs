@@ -12,6 +12,8 @@ use super::{Attribute, Batch, NetlinkError, Socket};
 
 /// Our origin number of routes and rules (`RTA_PROTOCOL`; not in use by any routing daemon).
 pub const ORIGIN: u8 = 83;
+/// Origin number of routes that belong to a namespace's basic set-up, as an administrator's would.
+pub const STATIC: u8 = 4;
 
 /// The neighbour or forwarding entry is ours until deleted.
 const NUD_PERMANENT: u16 = 0x80;
@@ -142,6 +144,8 @@ pub struct Route {
     pub target: RouteTarget,
     /// Source address that the machine's own processes use with this route.
     pub source: Option<Ipv4Addr>,
+    /// Who set it: [`ORIGIN`] or [`STATIC`].
+    pub origin: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +178,7 @@ impl Route {
             RouteTarget::Unreachable => (libc::RT_SCOPE_UNIVERSE, libc::RTN_UNREACHABLE, 0),
         };
         let mut header =
-            [AF_INET, self.destination.prefix_len(), 0, 0, 0, ORIGIN, scope, route_kind, 0, 0, 0, 0];
+            [AF_INET, self.destination.prefix_len(), 0, 0, 0, self.origin, scope, route_kind, 0, 0, 0, 0];
         header[8..].copy_from_slice(&hop_flags.to_ne_bytes());
         let action = format!("{verb} route {} in table {}", self.destination, self.table);
         batch.push_tolerating(action, tolerated, kind, flags, &header, |a| {
@@ -264,4 +268,21 @@ impl MarkRule {
             a.u8(FRA_PROTOCOL, ORIGIN);
         });
     }
+}
+
+/// How many routing rules of our origin there are.
+pub fn count_own_rules(socket: &mut Socket) -> Result<usize, NetlinkError> {
+    let mut count = 0;
+    let header = [AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    socket.dump(
+        "list routing rules",
+        libc::RTM_GETRULE,
+        &header,
+        |_| {},
+        |body| {
+            let origin = Attribute::find(body.get(12..).unwrap_or_default(), FRA_PROTOCOL);
+            count += usize::from(origin.is_some_and(|origin| origin.value == [ORIGIN]));
+        },
+    )?;
+    Ok(count)
 }

@@ -5,6 +5,7 @@
 //! from memory, whole, in one transaction that established connections do not notice.
 
 mod dump;
+mod leftovers;
 pub(crate) mod machine;
 mod mesh;
 mod prepared;
@@ -122,6 +123,11 @@ impl NodeNetwork {
     /// What is programmed, as text for people: the rules from memory, everything else from the kernel.
     pub fn dump(&self) -> Result<String, OpenError> {
         self.state.lock().dump()
+    }
+
+    /// What a node has left in the calling thread's namespace, a line each: nothing after [`Self::teardown`].
+    pub fn leftovers() -> Result<Vec<String>, OpenError> {
+        leftovers::list()
     }
 
     /// Removes everything that this node made in the kernel, task networks included.

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use thiserror::Error;
 
 use crate::netlink::link::{self, LOOPBACK_INDEX, Mac, Setting, VethEnd};
-use crate::netlink::route::{self, MAIN_TABLE, Route, RouteTarget};
+use crate::netlink::route::{self, MAIN_TABLE, Route, RouteTarget, STATIC};
 use crate::netlink::{Batch, NetlinkError, Socket, Subsystem};
 use crate::netns;
 
@@ -230,7 +230,7 @@ fn set_up_inside(socket: &mut Socket, device: u32) -> Result<(), NetlinkError> {
         (Ipv4Net::default(), RouteTarget::Gateway(NEXT_HOP, device)),
     ];
     for (destination, target) in routes {
-        Route { destination, table: MAIN_TABLE, target, source: None }.replace(&mut batch);
+        Route { destination, table: MAIN_TABLE, target, source: None, origin: STATIC }.replace(&mut batch);
     }
     socket.execute(batch)
 }

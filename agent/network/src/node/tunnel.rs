@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use super::ruleset::{Parameters, TUNNEL};
 use crate::address_plan::{MARK_FLAG, index_of_mac, tunnel_mac};
 use crate::netlink::link::{self, Setting, Vxlan};
-use crate::netlink::route::{self, MAIN_TABLE, MarkRule, Route, RouteTarget};
+use crate::netlink::route::{self, MAIN_TABLE, MarkRule, ORIGIN, Route, RouteTarget};
 use crate::netlink::{Batch, NetlinkError, Socket};
 
 /// Routing table of packets that have to go back through another node.
@@ -87,6 +87,7 @@ impl Tunnel {
             table: MAIN_TABLE,
             target: RouteTarget::Unreachable,
             source: None,
+            origin: ORIGIN,
         }
     }
 
@@ -96,6 +97,7 @@ impl Tunnel {
             table: RETURN_TABLE,
             target: RouteTarget::Gateway(self.parameters.plan.anonymous_next_hop(), self.device),
             source: None,
+            origin: ORIGIN,
         }
     }
 
@@ -106,6 +108,7 @@ impl Tunnel {
             table: MAIN_TABLE,
             target: RouteTarget::Gateway(plan.tunnel_address(index), self.device),
             source: Some(plan.tunnel_address(self.parameters.index)),
+            origin: ORIGIN,
         }
     }
 
@@ -137,6 +140,7 @@ impl Tunnel {
             table: MAIN_TABLE,
             target: RouteTarget::Device(device),
             source: Some(self.parameters.plan.tunnel_address(self.parameters.index)),
+            origin: ORIGIN,
         }
     }
 

@@ -328,7 +328,10 @@ pub fn ask(socket: &UdpSocket, to: SocketAddrV4, patience: Duration) -> io::Resu
 }
 
 pub fn udp(to: SocketAddrV4) -> io::Result<Answer> {
-    ask(&UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?, to, PATIENCE)
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // Only a connected socket learns of refusals.
+    socket.connect(to)?;
+    ask(&socket, to, PATIENCE)
 }
 
 /// Waits for a state of the world.
@@ -345,4 +348,18 @@ pub fn devices() -> Vec<String> {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let names = text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
     names.collect()
+}
+
+/// A TCP connection from a chosen local port, which may be in use for another destination.
+pub fn bound_stream(from: SocketAddrV4, to: SocketAddrV4) -> io::Result<TcpStream> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
+    setsockopt(&socket, sockopt::SendTimeout, &patience)?;
+    use std::os::fd::AsRawFd;
+    bind(socket.as_raw_fd(), &SockaddrIn::from(from))?;
+    connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
+    Ok(socket.into())
 }
