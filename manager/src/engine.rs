@@ -1,0 +1,322 @@
+//! Runs the core: one thread that thinks, one that writes the log, one that writes checkpoints.
+//!
+//! Everything from outside becomes an event in the core's inbox; the core's effects are done here and nowhere else.
+//! Whatever comes from outside holds a permit while it waits, so the inbox is bounded.
+
+mod clock;
+mod disk;
+mod sessions;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use swarm_manager_core::api::{ApiError, Request, Response};
+use swarm_manager_core::door::{Config, Effect, Event, Leadership, Publication, Recovered, RequestId};
+use swarm_manager_core::{ManagerCore, StartError};
+use swarm_model::{ManagerMessage, NodeId, Registration};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
+
+use crate::checkpoint::{CheckpointError, CheckpointStore};
+use crate::log::{LogError, SegmentLog};
+pub use clock::Clock;
+use disk::Disk;
+pub use sessions::AgentSession;
+use sessions::Sessions;
+
+/// Events from outside that may wait for the core. More wait in their callers.
+const MAX_WAITING: usize = 16_384;
+/// Events that the core takes in one batch; bounds how long an acknowledgement waits for those behind it.
+const MAX_BATCH: usize = 4_096;
+/// Batches of changes that a watcher may be behind before it is cut.
+const PUBLICATIONS_KEPT: usize = 1_024;
+/// How long a leader may take to hand over when it stops.
+const STEP_DOWN: Duration = Duration::from_millis(500);
+const IDLE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("cannot open the manager's log in {path}")]
+    Log {
+        path: PathBuf,
+        #[source]
+        source: LogError,
+    },
+    #[error("cannot open the manager's state in {path}")]
+    Checkpoint {
+        path: PathBuf,
+        #[source]
+        source: CheckpointError,
+    },
+    #[error("what the manager's disk holds in {path} cannot be used")]
+    Recover {
+        path: PathBuf,
+        #[source]
+        source: StartError,
+    },
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Sends a message to a Raft member; must not block.
+pub type RaftOut = Box<dyn Fn(u64, Bytes) + Send>;
+
+/// A running manager core. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+struct Shared {
+    inbox: mpsc::Sender<Item>,
+    room: Arc<Semaphore>,
+    sessions: Sessions,
+    publications: broadcast::Sender<Arc<Publication>>,
+    leadership: watch::Receiver<Leadership>,
+    failed: watch::Receiver<bool>,
+    clock: Clock,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What waits in the inbox.
+enum Item {
+    Event(Event, Option<OwnedSemaphorePermit>),
+    Request(Request, oneshot::Sender<Result<Response, ApiError>>, OwnedSemaphorePermit),
+    Stop,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Recovers the manager's state from `directory` (`log/` and `state/`, made if absent) and starts its threads.
+    ///
+    /// # Errors
+    /// The disk refused or is damaged.
+    pub fn start(config: Config, directory: &Path, raft_out: RaftOut) -> Result<Self, EngineError> {
+        let (log_path, state_path) = (directory.join("log"), directory.join("state"));
+        let (store, checkpoint) = CheckpointStore::open(&state_path)
+            .map_err(|source| EngineError::Checkpoint { path: state_path, source })?;
+        let (log, held) =
+            SegmentLog::open(&log_path).map_err(|source| EngineError::Log { path: log_path, source })?;
+        let recovered = Recovered { checkpoint, hard_state: held.hard_state, entries: held.entries };
+
+        let (inbox, events) = mpsc::channel();
+        let (publications, _) = broadcast::channel(PUBLICATIONS_KEPT);
+        let (leads, leadership) = watch::channel(Leadership::Follower { leader: None });
+        let (fails, failed) = watch::channel(false);
+        let (disk, mut threads) =
+            Disk::start(Box::new(log), store, inbox.clone(), fails).map_err(EngineError::Thread)?;
+        let sessions = Sessions::default();
+        let clock = Clock::start();
+        let mut effects = Vec::new();
+        let core = ManagerCore::new(config, recovered, clock.now(), &mut effects)
+            .map_err(|source| EngineError::Recover { path: directory.to_owned(), source })?;
+        let outlet =
+            Outlet { raft_out, disk, sessions: sessions.clone(), publications: publications.clone(), leads };
+        let core_thread = std::thread::Builder::new()
+            .name("manager-core".to_owned())
+            .spawn(move || run(core, effects, &events, outlet, clock))
+            .map_err(EngineError::Thread)?;
+        threads.insert(0, core_thread);
+        let room = Arc::new(Semaphore::new(MAX_WAITING));
+        let threads = Mutex::new(threads);
+        Ok(Self(Arc::new(Shared { inbox, room, sessions, publications, leadership, failed, clock, threads })))
+    }
+
+    /// Asks the core. Cancelling the future does not undo the request.
+    ///
+    /// # Errors
+    /// The core's refusal; unavailable where the engine has stopped.
+    pub async fn request(&self, request: Request) -> Result<Response, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.put(Item::Request(request, reply, self.permit().await))?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Opens an agent's session; it is closed when what is returned is dropped.
+    ///
+    /// # Errors
+    /// Unavailable where the engine has stopped.
+    pub async fn open_session(
+        &self,
+        node: NodeId,
+        registration: Registration,
+    ) -> Result<AgentSession, ApiError> {
+        let session = self.0.sessions.open(node, self.clone());
+        let event = Event::SessionOpened { session: session.id(), node, registration };
+        self.event(event).await.map(|()| session)
+    }
+
+    /// Sends to a node that has a session with this manager. False: it has none, or is too slow and was cut.
+    pub fn message_node(&self, node: NodeId, message: ManagerMessage) -> bool {
+        self.0.sessions.message_node(node, message)
+    }
+
+    /// Hands in a message of another manager: an encoded `eraftpb::Message`.
+    ///
+    /// # Errors
+    /// Unavailable where the engine has stopped.
+    pub async fn receive_raft(&self, message: Bytes) -> Result<(), ApiError> {
+        self.event(Event::Raft { message }).await
+    }
+
+    /// The connection to another manager broke.
+    pub fn peer_lost(&self, peer: u64) {
+        let _ = self.put(Item::Event(Event::PeerLost { peer }, None));
+    }
+
+    /// Changes from now on.
+    pub fn publications(&self) -> broadcast::Receiver<Arc<Publication>> {
+        self.0.publications.subscribe()
+    }
+
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.0.leadership.clone()
+    }
+
+    pub fn clock(&self) -> Clock {
+        self.0.clock
+    }
+
+    /// Resolves when the disk failed; this manager can do nothing more.
+    pub async fn failed(&self) {
+        let mut failed = self.0.failed.clone();
+        if failed.wait_for(|failed| *failed).await.is_err() {
+            // Stopped without a failure: never.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Hands leadership over where there are other managers, ends the sessions, makes everything durable.
+    pub async fn stop(&self, other_managers: bool) {
+        if other_managers {
+            let _ = self.put(Item::Event(Event::StepDown, None));
+            let mut leadership = self.0.leadership.clone();
+            let follows = leadership.wait_for(|now| matches!(now, Leadership::Follower { .. }));
+            let _ = tokio::time::timeout(STEP_DOWN, follows).await;
+        }
+        let _ = self.put(Item::Stop);
+        let threads =
+            self.0.threads.lock().map(|mut threads| std::mem::take(&mut *threads)).unwrap_or_default();
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let _ = joined.await;
+        self.0.sessions.clear();
+    }
+
+    async fn event(&self, event: Event) -> Result<(), ApiError> {
+        let permit = self.permit().await;
+        self.put(Item::Event(event, Some(permit)))
+    }
+
+    /// An event that must not wait: the end of something that is bounded elsewhere.
+    fn event_now(&self, event: Event) {
+        let _ = self.put(Item::Event(event, None));
+    }
+
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.0.room).acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    fn put(&self, item: Item) -> Result<(), ApiError> {
+        self.0.inbox.send(item).map_err(|_| stopped())
+    }
+}
+
+fn stopped() -> ApiError {
+    ApiError::Unavailable("this manager is stopping; try again, or another manager".to_owned())
+}
+
+/// The other side of the core's effects.
+struct Outlet {
+    raft_out: RaftOut,
+    disk: Disk,
+    sessions: Sessions,
+    publications: broadcast::Sender<Arc<Publication>>,
+    leads: watch::Sender<Leadership>,
+}
+
+/// Requests that the core has not answered yet, by number.
+#[derive(Default)]
+struct Waiting {
+    next: u64,
+    replies: std::collections::HashMap<RequestId, oneshot::Sender<Result<Response, ApiError>>>,
+}
+
+fn run(
+    mut core: ManagerCore,
+    mut effects: Vec<Effect>,
+    events: &mpsc::Receiver<Item>,
+    mut outlet: Outlet,
+    clock: Clock,
+) {
+    let mut waiting = Waiting::default();
+    loop {
+        for effect in effects.drain(..) {
+            outlet.perform(effect, &mut waiting);
+        }
+        let now = clock.now();
+        let wait = core.next_wakeup().map_or(IDLE, |at| at.since(now));
+        let mut item = match events.recv_timeout(wait) {
+            Ok(item) => Some(item),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let mut taken = 0;
+        let now = clock.now();
+        while let Some(next) = item {
+            let Some(event) = waiting.admit(next) else { return };
+            core.handle(now, event, &mut effects);
+            taken += 1;
+            item = if taken < MAX_BATCH { events.try_recv().ok() } else { None };
+        }
+        core.handle(now, Event::Wakeup, &mut effects);
+    }
+}
+
+impl Waiting {
+    /// The item as an event; `None` is the end.
+    fn admit(&mut self, item: Item) -> Option<Event> {
+        match item {
+            Item::Event(event, permit) => {
+                drop(permit);
+                Some(event)
+            }
+            Item::Request(request, reply, permit) => {
+                drop(permit);
+                self.next += 1;
+                let id = RequestId(self.next);
+                self.replies.insert(id, reply);
+                Some(Event::Request { id, request })
+            }
+            Item::Stop => None,
+        }
+    }
+}
+
+impl Outlet {
+    fn perform(&mut self, effect: Effect, waiting: &mut Waiting) {
+        match effect {
+            Effect::Persist(persist) => self.disk.persist(persist),
+            Effect::Checkpoint(checkpoint) => self.disk.checkpoint(checkpoint),
+            Effect::TruncateLog { up_to } => self.disk.truncate(up_to),
+            Effect::SendRaft { to, message } => (self.raft_out)(to, message),
+            Effect::Reply { id, result } => {
+                if let Some(reply) = waiting.replies.remove(&id) {
+                    // The caller may have gone.
+                    let _ = reply.send(result);
+                }
+            }
+            Effect::Session { session, message } => self.sessions.message(session, message),
+            Effect::CloseSession { session, reason } => self.sessions.close(session, reason),
+            // Nobody may be watching.
+            Effect::Publish(publication) => drop(self.publications.send(Arc::new(publication))),
+            Effect::Leadership(leadership) => drop(self.leads.send(leadership)),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The two threads that write: the log, on the way of every acknowledgement, and checkpoints, beside it.
+
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use swarm_manager_core::door::{Checkpoint, CheckpointState, Event, Persist};
+use tokio::sync::watch;
+use tracing::error;
+
+use super::Item;
+use crate::checkpoint::{CheckpointError, CheckpointStore};
+use crate::log::{LogError, LogStore};
+
+/// The way to both threads. Dropping it ends them, after what is queued.
+pub struct Disk {
+    log: mpsc::Sender<LogWork>,
+    checkpoints: mpsc::Sender<CheckpointWork>,
+}
+
+enum LogWork {
+    Persist(Persist),
+    Truncate(u64),
+}
+
+enum CheckpointWork {
+    Add(Checkpoint),
+    /// A received snapshot; the log waits for it.
+    Replace(CheckpointState, mpsc::Sender<Result<(), CheckpointError>>),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("cannot write the log")]
+    Log(#[from] LogError),
+    #[error("cannot write a received snapshot")]
+    Snapshot(#[from] CheckpointError),
+    #[error("the checkpoint thread is gone")]
+    Gone,
+}
+
+impl Disk {
+    pub fn start(
+        log: Box<dyn LogStore>,
+        store: CheckpointStore,
+        inbox: mpsc::Sender<Item>,
+        fails: watch::Sender<bool>,
+    ) -> std::io::Result<(Self, Vec<JoinHandle<()>>)> {
+        let (checkpoints, checkpoint_work) = mpsc::channel();
+        let (log_sender, log_work) = mpsc::channel();
+        let fails = std::sync::Arc::new(fails);
+        let failure = Failure { inbox: inbox.clone(), fails };
+        let writer = CheckpointWriter { store, inbox: inbox.clone(), failure: failure.clone() };
+        let checkpoint_thread = std::thread::Builder::new()
+            .name("manager-state".to_owned())
+            .spawn(move || writer.run(&checkpoint_work))?;
+        let writer = LogWriter { log, inbox, failure, checkpoints: checkpoints.clone() };
+        let log_thread = std::thread::Builder::new()
+            .name("manager-log".to_owned())
+            .spawn(move || writer.run(&log_work))?;
+        Ok((Self { log: log_sender, checkpoints }, vec![log_thread, checkpoint_thread]))
+    }
+
+    // A thread that ended has told the core why.
+    pub fn persist(&self, persist: Persist) {
+        let _ = self.log.send(LogWork::Persist(persist));
+    }
+
+    pub fn truncate(&self, up_to: u64) {
+        let _ = self.log.send(LogWork::Truncate(up_to));
+    }
+
+    pub fn checkpoint(&self, checkpoint: Checkpoint) {
+        let _ = self.checkpoints.send(CheckpointWork::Add(checkpoint));
+    }
+}
+
+/// Tells the core and the daemon that this manager's disk is of no use any more.
+#[derive(Clone)]
+struct Failure {
+    inbox: mpsc::Sender<Item>,
+    fails: std::sync::Arc<watch::Sender<bool>>,
+}
+
+impl Failure {
+    fn report(&self, cause: &dyn std::error::Error) {
+        let mut text = cause.to_string();
+        let mut source = cause.source();
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        error!(error = text, "the manager stops: its disk failed, and nothing more can be acknowledged");
+        let _ = self.inbox.send(Item::Event(Event::PersistFailed, None));
+        let _ = self.fails.send(true);
+    }
+}
+
+struct LogWriter {
+    log: Box<dyn LogStore>,
+    inbox: mpsc::Sender<Item>,
+    failure: Failure,
+    checkpoints: mpsc::Sender<CheckpointWork>,
+}
+
+impl LogWriter {
+    fn run(mut self, work: &mpsc::Receiver<LogWork>) {
+        while let Ok(first) = work.recv() {
+            if let Err(error) = self.group(first, work) {
+                self.failure.report(&error);
+                return;
+            }
+        }
+    }
+
+    /// Everything that waits, with one sync.
+    fn group(&mut self, first: LogWork, work: &mpsc::Receiver<LogWork>) -> Result<(), WriteError> {
+        let mut written = Vec::new();
+        let mut must_sync = false;
+        let mut truncate = None;
+        let mut next = Some(first);
+        while let Some(item) = next {
+            match item {
+                LogWork::Persist(persist) => {
+                    must_sync |= persist.must_sync;
+                    written.push(persist.ready);
+                    self.append(persist)?;
+                }
+                LogWork::Truncate(up_to) => truncate = Some(up_to),
+            }
+            next = work.try_recv().ok();
+        }
+        if must_sync {
+            self.log.sync()?;
+        }
+        for ready in written {
+            let _ = self.inbox.send(Item::Event(Event::Persisted { ready }, None));
+        }
+        if let Some(up_to) = truncate {
+            self.log.truncate(up_to)?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, persist: Persist) -> Result<(), WriteError> {
+        if let Some(state) = persist.checkpoint {
+            let index = state.index;
+            let (done, answer) = mpsc::channel();
+            self.checkpoints.send(CheckpointWork::Replace(state, done)).map_err(|_| WriteError::Gone)?;
+            answer.recv().map_err(|_| WriteError::Gone)??;
+            self.log.reset(index)?;
+        }
+        Ok(self.log.append(persist.hard_state.as_ref(), &persist.entries)?)
+    }
+}
+
+struct CheckpointWriter {
+    store: CheckpointStore,
+    inbox: mpsc::Sender<Item>,
+    failure: Failure,
+}
+
+impl CheckpointWriter {
+    fn run(self, work: &mpsc::Receiver<CheckpointWork>) {
+        while let Ok(work) = work.recv() {
+            match work {
+                CheckpointWork::Add(checkpoint) => match self.store.write(&checkpoint) {
+                    Ok(()) => {
+                        let event = Event::Checkpointed { index: checkpoint.index };
+                        let _ = self.inbox.send(Item::Event(event, None));
+                    }
+                    Err(error) => {
+                        self.failure.report(&error);
+                        return;
+                    }
+                },
+                CheckpointWork::Replace(state, done) => {
+                    let _ = done.send(self.store.replace(&state));
+                }
+            }
+        }
+    }
+}
