@@ -5,3 +5,8 @@
 
 pub mod api;
 pub mod door;
+
+mod addresses;
+mod consensus;
+mod randomness;
+mod store;

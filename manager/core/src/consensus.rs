@@ -1,0 +1,405 @@
+//! The Raft node: raft-rs under our clock, our randomness and our disk protocol.
+//!
+//! Readies are handled asynchronously: what must be durable leaves as `Effect::Persist`, the leader's messages leave at
+//! once, a follower's only after its `Persisted`. The state machine is the caller's: it takes [`Round`]s until there is
+//! none. Membership changes are applied here; who may propose them is not decided here.
+
+mod election;
+mod log;
+mod message;
+pub(crate) mod snapshot;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost011::Message as _;
+use raft::eraftpb::{
+    ConfChange, ConfChangeSingle, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message,
+};
+use raft::{RawNode, Ready, SnapshotStatus, StateRole};
+use rand::Rng;
+use swarm_model::Timestamp;
+
+use crate::door::{CheckpointState, Config, Effect, LogEntry, Persist, Recovered};
+use crate::randomness::{self, Purpose};
+use election::Election;
+use log::Log;
+
+pub(crate) use log::RecoverError;
+pub(crate) use message::MessageError;
+
+/// Heartbeats leave every second tick (60 ms); elections start after 10 to 20 ticks (0.3 to 0.6 s).
+const HEARTBEAT_TICKS: usize = 2;
+const ELECTION_TICKS: usize = 10;
+/// One append message to a follower: large enough to stream, small enough not to hold up heartbeats.
+const MAX_MESSAGE_BYTES: u64 = 1 << 20;
+/// Append messages under way to one follower.
+const MAX_IN_FLIGHT: usize = 256;
+/// Proposed and not yet committed; above it proposals are refused. 64 MiB is some 100,000 task creations.
+const MAX_UNCOMMITTED_BYTES: u64 = 64 << 20;
+/// Entries handed out for application in one round.
+const MAX_ROUND_BYTES: u64 = 16 << 20;
+/// A process that was stopped for long must not run out its election timeout at once: its inbox may hold the heartbeat.
+const MAX_TICKS_AT_ONCE: u32 = 2;
+
+/// What one ready asks of the state machine, in this order.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    /// Replaces the whole state.
+    pub install: Option<CheckpointState>,
+    pub committed: Vec<Committed>,
+    /// Read rounds that are confirmed: (context, index that must be applied first).
+    pub reads: Vec<(u64, u64)>,
+}
+
+/// A committed entry. Raft's own entries have no data.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub index: u64,
+    pub term: u64,
+    pub data: Vec<u8>,
+    /// Set if this process proposed it.
+    pub proposal: Option<u64>,
+}
+
+/// A proposal was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProposeError {
+    NotLeader,
+    /// Too much is under way.
+    Busy,
+}
+
+/// A ready that is not yet durable, and the messages that wait for it.
+#[derive(Debug)]
+struct InFlight {
+    number: u64,
+    needs_disk: bool,
+    messages: Vec<Message>,
+    /// Index of a snapshot that it installs.
+    snapshot: Option<u64>,
+}
+
+pub(crate) struct Consensus {
+    raw: RawNode<Log>,
+    election: Election,
+    tick: Duration,
+    next_tick: Timestamp,
+    in_flight: VecDeque<InFlight>,
+    /// Distinguishes this process's proposals from those of an earlier one with the same Raft id.
+    incarnation: u64,
+    proposals: u64,
+    reads: u64,
+}
+
+impl Consensus {
+    /// Starts from what the disk held. With nothing, the node waits to be bootstrapped or to be added by a leader.
+    pub fn recover(config: &Config, recovered: Recovered, now: Timestamp) -> Result<Self, RecoverError> {
+        let log = Log::recover(recovered)?;
+        let applied = log.checkpoint_index();
+        let raw = RawNode::new(&raft_config(config.raft_id, applied), log, &silent())
+            .map_err(RecoverError::Raft)?;
+        let mut consensus = Self {
+            raw,
+            election: Election::new(config.seed),
+            tick: config.tick,
+            next_tick: now + config.tick,
+            in_flight: VecDeque::new(),
+            incarnation: randomness::child(config.seed, Purpose::Incarnation).next_u64(),
+            proposals: 0,
+            reads: 0,
+        };
+        consensus.election.settle(&mut consensus.raw);
+        Ok(consensus)
+    }
+
+    /// The log of a new cluster whose only member is `raft_id`: one committed membership entry, to be persisted first.
+    pub fn bootstrap_log(raft_id: u64) -> Recovered {
+        let change = ConfChange { node_id: raft_id, ..ConfChange::default() };
+        let entry = Entry {
+            entry_type: EntryType::EntryConfChange as i32,
+            term: 1,
+            index: 1,
+            data: change.encode_to_vec(),
+            ..Entry::default()
+        };
+        let hard_state = HardState { term: 1, vote: 0, commit: 1 };
+        Recovered {
+            checkpoint: None,
+            hard_state: Some(encode(&hard_state)),
+            entries: vec![LogEntry { index: 1, term: 1, data: encode(&entry) }],
+        }
+    }
+
+    /// Whether it knows of any member, itself included.
+    pub fn is_initialised(&self) -> bool {
+        !self.raw.store().conf_state().voters.is_empty() || self.raw.raft.raft_log.last_index() > 0
+    }
+
+    /// A cluster of one need not wait for an election timeout.
+    pub fn campaign_if_alone(&mut self) {
+        if self.is_alone() && self.raw.raft.state != StateRole::Leader {
+            self.campaign();
+        }
+    }
+
+    fn campaign(&mut self) {
+        // Fails only where this node may not campaign, and then it must not.
+        let _ = self.raw.campaign();
+        self.election.settle(&mut self.raw);
+    }
+
+    fn is_alone(&self) -> bool {
+        let conf = self.raw.store().conf_state();
+        conf.voters == [self.raw.raft.id] && conf.voters_outgoing.is_empty()
+    }
+
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    /// Raft id of the leader, if known.
+    pub fn leader(&self) -> Option<u64> {
+        Some(self.raw.raft.leader_id).filter(|id| *id != 0)
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    /// Leads, and everything committed before its term is applied: it may decide.
+    pub fn may_decide(&self) -> bool {
+        self.is_leader() && self.raw.raft.apply_to_current_term()
+    }
+
+    pub fn conf_state(&self) -> &ConfState {
+        self.raw.store().conf_state()
+    }
+
+    /// When [`Consensus::advance_clock`] is due. `None`: nobody else votes, so no clock is needed.
+    pub fn next_tick(&self) -> Option<Timestamp> {
+        let idle = self.is_alone() && self.is_leader();
+        (!idle && self.is_initialised()).then_some(self.next_tick)
+    }
+
+    pub fn advance_clock(&mut self, now: Timestamp) {
+        for _ in 0..MAX_TICKS_AT_ONCE {
+            if self.next_tick > now {
+                return;
+            }
+            self.next_tick = self.next_tick + self.tick;
+            self.raw.tick();
+            self.election.settle(&mut self.raw);
+        }
+        self.next_tick = self.next_tick.max(now + self.tick);
+    }
+
+    /// Takes a peer's message. The bytes are checked before raft-rs sees them: it panics on numbers that it does not know.
+    pub fn step(&mut self, bytes: &[u8]) -> Result<(), MessageError> {
+        let message = message::decode(bytes, self.raw.raft.id)?;
+        self.raw.step(message).map_err(MessageError::Refused)?;
+        self.election.settle(&mut self.raw);
+        Ok(())
+    }
+
+    /// The connection to a member broke. If it led, find out at once whether a new leader is needed.
+    pub fn peer_lost(&mut self, peer: u64) {
+        self.raw.report_unreachable(peer);
+        self.raw.report_snapshot(peer, SnapshotStatus::Failure);
+        if self.leader() == Some(peer) && !self.is_leader() {
+            self.campaign();
+        }
+    }
+
+    /// Hands leadership to the member that has most of the log.
+    pub fn step_down(&mut self) {
+        let id = self.raw.raft.id;
+        let best = self
+            .raw
+            .raft
+            .prs()
+            .iter()
+            .filter(|(peer, progress)| **peer != id && progress.recent_active)
+            .map(|(peer, progress)| (progress.matched, *peer))
+            .max();
+        if let (true, Some((_, peer))) = (self.is_leader(), best) {
+            self.raw.transfer_leader(peer);
+        }
+    }
+
+    /// Proposes an entry; its number comes back with [`Committed::proposal`].
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<u64, ProposeError> {
+        if !self.is_leader() {
+            return Err(ProposeError::NotLeader);
+        }
+        let number = self.proposals + 1;
+        let context = [self.incarnation.to_be_bytes(), number.to_be_bytes()].concat();
+        self.raw.propose(context, data).map_err(|_| ProposeError::Busy)?;
+        self.proposals = number;
+        Ok(number)
+    }
+
+    /// Asks the members to confirm leadership; the context comes back with [`Round::reads`].
+    pub fn start_read(&mut self) -> u64 {
+        self.reads += 1;
+        self.raw.read_index([self.incarnation.to_be_bytes(), self.reads.to_be_bytes()].concat());
+        self.reads
+    }
+
+    /// The next work for the state machine; `None` when all is quiet until the next event.
+    pub fn next_round(&mut self, effects: &mut Vec<Effect>) -> Option<Round> {
+        if !self.raw.has_ready() {
+            return None;
+        }
+        let mut ready = self.raw.ready();
+        let mut round = Round::default();
+        send(ready.take_messages(), effects);
+        let persist = self.persist(&mut ready, &mut round);
+        let in_flight = InFlight {
+            number: ready.number(),
+            needs_disk: persist.is_some(),
+            messages: ready.take_persisted_messages(),
+            snapshot: round.install.as_ref().map(|state| state.index),
+        };
+        round.reads = (ready.take_read_states().into_iter())
+            .filter_map(|read| Some((self.own_number(&read.request_ctx)?, read.index)))
+            .collect();
+        let committed = ready.take_committed_entries();
+        self.raw.advance_append_async(ready);
+        effects.extend(persist.map(Effect::Persist));
+        self.in_flight.push_back(in_flight);
+        self.settle_disk(0, effects);
+        round.committed = committed.into_iter().map(|entry| self.commit(entry)).collect();
+        if let Some(last) = round.committed.last() {
+            self.raw.advance_apply_to(last.index);
+        }
+        Some(round)
+    }
+
+    /// What of this ready must reach the disk. A commit index alone rides with the next write: it is learnt again.
+    fn persist(&mut self, ready: &mut Ready, round: &mut Round) -> Option<Persist> {
+        let hard_state = ready.hs().cloned();
+        let log = self.raw.mut_store();
+        if let Some(hard_state) = hard_state {
+            log.set_hard_state(hard_state);
+        }
+        if !ready.snapshot().is_empty() {
+            round.install = Some(log.install(ready.snapshot()));
+        }
+        let entries = ready.take_entries();
+        let records = entries
+            .iter()
+            .map(|entry| LogEntry { index: entry.index, term: entry.term, data: encode(entry) })
+            .collect();
+        log.append(entries);
+        ready.must_sync().then(|| Persist {
+            ready: ready.number(),
+            checkpoint: round.install.clone(),
+            entries: records,
+            hard_state: Some(encode(log.hard_state())),
+            must_sync: true,
+        })
+    }
+
+    /// The disk has everything up to and including `ready`.
+    pub fn persisted(&mut self, ready: u64, effects: &mut Vec<Effect>) {
+        self.settle_disk(ready, effects);
+    }
+
+    /// Lets go of readies in order: those that are durable, and those that never needed the disk.
+    fn settle_disk(&mut self, durable: u64, effects: &mut Vec<Effect>) {
+        while self.in_flight.front().is_some_and(|first| first.number <= durable || !first.needs_disk) {
+            let Some(done) = self.in_flight.pop_front() else { return };
+            self.raw.on_persist_ready(done.number);
+            if let Some(index) = done.snapshot {
+                self.raw.advance_apply_to(index);
+            }
+            send(done.messages, effects);
+        }
+    }
+
+    /// Applies a membership change; everything else is the state machine's.
+    fn commit(&mut self, entry: Entry) -> Committed {
+        let data = match EntryType::from_i32(entry.entry_type) {
+            Some(EntryType::EntryNormal) | None => entry.data,
+            Some(EntryType::EntryConfChange) => {
+                self.change_membership(ConfChange::decode(&*entry.data).map(as_v2).ok());
+                Vec::new()
+            }
+            Some(EntryType::EntryConfChangeV2) => {
+                self.change_membership(ConfChangeV2::decode(&*entry.data).ok());
+                Vec::new()
+            }
+        };
+        Committed { index: entry.index, term: entry.term, data, proposal: self.own_number(&entry.context) }
+    }
+
+    fn change_membership(&mut self, change: Option<ConfChangeV2>) {
+        // A change that does not decode or does not fit was refused by every member alike.
+        if let Some(Ok(conf_state)) = change.map(|change| self.raw.apply_conf_change(&change)) {
+            self.raw.mut_store().set_conf_state(conf_state);
+        }
+    }
+
+    fn own_number(&self, context: &[u8]) -> Option<u64> {
+        let (incarnation, number) = context.split_first_chunk::<8>()?;
+        let own = u64::from_be_bytes(*incarnation) == self.incarnation;
+        own.then(|| number.try_into().map(u64::from_be_bytes).ok())?
+    }
+
+    /// Whether a follower waits for a snapshot.
+    pub fn wants_snapshot(&self) -> bool {
+        self.raw.store().wants_snapshot()
+    }
+
+    pub fn offer_snapshot(&mut self, state: &CheckpointState) {
+        self.raw.mut_store().offer_snapshot(state);
+    }
+
+    /// Term of an entry that was applied.
+    pub fn term_at(&self, index: u64) -> u64 {
+        self.raw.store().term_at(index).unwrap_or_default()
+    }
+
+    /// Drops entries that a durable checkpoint covers, but for a tail that serves slow followers.
+    pub fn compact(&mut self, checkpoint: u64) -> Option<u64> {
+        self.raw.mut_store().compact(checkpoint)
+    }
+}
+
+fn raft_config(id: u64, applied: u64) -> raft::Config {
+    raft::Config {
+        id,
+        applied,
+        election_tick: ELECTION_TICKS,
+        heartbeat_tick: HEARTBEAT_TICKS,
+        max_size_per_msg: MAX_MESSAGE_BYTES,
+        max_inflight_msgs: MAX_IN_FLIGHT,
+        check_quorum: true,
+        pre_vote: true,
+        max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
+        max_committed_size_per_ready: MAX_ROUND_BYTES,
+        ..raft::Config::default()
+    }
+}
+
+fn as_v2(change: ConfChange) -> ConfChangeV2 {
+    let single = ConfChangeSingle { change_type: change.change_type, node_id: change.node_id };
+    ConfChangeV2 { changes: vec![single], context: change.context, ..ConfChangeV2::default() }
+}
+
+/// raft-rs wants a logger of its own kind; what matters of it is logged by the core.
+fn silent() -> slog::Logger {
+    slog::Logger::root(slog::Discard, slog::o!())
+}
+
+fn encode(message: &impl prost011::Message) -> Bytes {
+    Bytes::from(message.encode_to_vec())
+}
+
+fn send(messages: Vec<Message>, effects: &mut Vec<Effect>) {
+    effects.extend(
+        messages.into_iter().map(|message| Effect::SendRaft { to: message.to, message: encode(&message) }),
+    );
+}

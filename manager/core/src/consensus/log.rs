@@ -1,0 +1,264 @@
+//! The log as raft-rs reads it: entries since the last compaction, in memory. The durable copy is the shell's.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use prost011::Message as _;
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot, SnapshotMetadata};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+
+use super::snapshot;
+use crate::door::{CheckpointState, LogEntry, Recovered};
+
+/// Kept behind a checkpoint for followers that are a little behind, the lesser of both.
+const KEPT_ENTRIES: usize = 500;
+const KEPT_BYTES: usize = 8 << 20;
+
+/// What the disk held does not fit together. The manager must not start on it.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    #[error("log entry {index} cannot be decoded")]
+    Entry {
+        index: u64,
+        #[source]
+        source: prost011::DecodeError,
+    },
+    #[error("log entry {index} has an unknown type, or says that it is entry {says}")]
+    BadEntry { index: u64, says: u64 },
+    #[error("log entry {found} follows entry {last}: entries between them are missing")]
+    Gap { last: u64, found: u64 },
+    #[error(
+        "the checkpoint is at index {checkpoint}, but the log begins at {first}: entries between them are missing"
+    )]
+    LogBehind { checkpoint: u64, first: u64 },
+    #[error("the hard state or the membership cannot be decoded")]
+    State(#[source] prost011::DecodeError),
+    #[error("the hard state says that index {commit} is committed, but the log ends at {last}")]
+    CommitAhead { commit: u64, last: u64 },
+    #[error("raft refused the recovered state")]
+    Raft(#[source] raft::Error),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    /// The entry before the first one: gone, but its term is known.
+    truncated: (u64, u64),
+    entries: VecDeque<Entry>,
+    hard_state: HardState,
+    /// As of the last applied entry.
+    conf_state: ConfState,
+    /// The conf state that raft-rs starts from belongs to this index.
+    checkpoint: u64,
+    snapshot_wanted: Cell<bool>,
+    snapshot: RefCell<Option<Snapshot>>,
+}
+
+impl Log {
+    pub fn recover(recovered: Recovered) -> Result<Self, RecoverError> {
+        let mut log = Self::default();
+        if let Some(bytes) = &recovered.hard_state {
+            log.hard_state = HardState::decode(&**bytes).map_err(RecoverError::State)?;
+        }
+        let mut checkpoint_term = 0;
+        if let Some(checkpoint) = &recovered.checkpoint {
+            log.conf_state = ConfState::decode(&*checkpoint.conf_state).map_err(RecoverError::State)?;
+            log.checkpoint = checkpoint.index;
+            checkpoint_term = checkpoint.term;
+        }
+        log.truncated = (log.checkpoint, checkpoint_term);
+        log.load(&recovered.entries)?;
+        // The commit index is persisted lazily: what a checkpoint holds was committed.
+        log.hard_state.commit = log.hard_state.commit.max(log.checkpoint);
+        log.hard_state.term = log.hard_state.term.max(checkpoint_term);
+        if log.hard_state.commit > log.last() {
+            return Err(RecoverError::CommitAhead { commit: log.hard_state.commit, last: log.last() });
+        }
+        Ok(log)
+    }
+
+    fn load(&mut self, records: &[LogEntry]) -> Result<(), RecoverError> {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(()) };
+        if first.index > self.checkpoint + 1 {
+            return Err(RecoverError::LogBehind { checkpoint: self.checkpoint, first: first.index });
+        }
+        if last.index < self.checkpoint {
+            // A snapshot was installed and the log behind it not yet deleted.
+            return Ok(());
+        }
+        let mut expected = first.index;
+        for record in records {
+            let entry = Entry::decode(&*record.data)
+                .map_err(|source| RecoverError::Entry { index: record.index, source })?;
+            if record.index != expected {
+                return Err(RecoverError::Gap { last: expected - 1, found: record.index });
+            }
+            if entry.index != record.index || EntryType::from_i32(entry.entry_type).is_none() {
+                return Err(RecoverError::BadEntry { index: record.index, says: entry.index });
+            }
+            self.entries.push_back(entry);
+            expected += 1;
+        }
+        if first.index <= self.checkpoint {
+            // The term before the first record is unknown, so the first one serves as the mark of what is gone.
+            let mark = self.entries.pop_front().map_or(self.truncated, |entry| (entry.index, entry.term));
+            self.truncated = mark;
+        }
+        Ok(())
+    }
+
+    pub fn checkpoint_index(&self) -> u64 {
+        self.checkpoint
+    }
+
+    pub fn conf_state(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    pub fn set_conf_state(&mut self, conf_state: ConfState) {
+        self.conf_state = conf_state;
+    }
+
+    pub fn hard_state(&self) -> &HardState {
+        &self.hard_state
+    }
+
+    pub fn set_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+    }
+
+    fn first(&self) -> u64 {
+        self.truncated.0 + 1
+    }
+
+    fn last(&self) -> u64 {
+        self.truncated.0 + self.entries.len() as u64
+    }
+
+    /// Replaces the suffix from the first new index on.
+    pub fn append(&mut self, entries: Vec<Entry>) {
+        let Some(first) = entries.first() else { return };
+        let keep = first.index.checked_sub(self.first()).expect("raft never overwrites what is compacted");
+        assert!(keep <= self.entries.len() as u64, "raft never leaves a gap");
+        self.entries.truncate(keep as usize);
+        self.entries.extend(entries);
+    }
+
+    /// Starts again from a snapshot of the leader.
+    pub fn install(&mut self, snapshot: &Snapshot) -> CheckpointState {
+        let metadata = snapshot.metadata.clone().unwrap_or_default();
+        self.truncated = (metadata.index, metadata.term);
+        self.entries.clear();
+        self.conf_state = metadata.conf_state.clone().unwrap_or_default();
+        self.hard_state.commit = self.hard_state.commit.max(metadata.index);
+        CheckpointState {
+            index: metadata.index,
+            term: metadata.term,
+            conf_state: Bytes::from(self.conf_state.encode_to_vec()),
+            objects: snapshot::decode(Bytes::from(snapshot.data.clone())).unwrap_or_default(),
+        }
+    }
+
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        if index == self.truncated.0 {
+            return Some(self.truncated.1);
+        }
+        let position = index.checked_sub(self.first())?;
+        self.entries.get(position as usize).map(|entry| entry.term)
+    }
+
+    /// Drops what a durable checkpoint covers, but for the kept tail; answers the last index that is gone.
+    pub fn compact(&mut self, checkpoint: u64) -> Option<u64> {
+        let covered = checkpoint.saturating_sub(self.truncated.0).min(self.entries.len() as u64) as usize;
+        let mut bytes = 0;
+        let kept = self
+            .entries
+            .range(..covered)
+            .rev()
+            .take(KEPT_ENTRIES)
+            .take_while(|entry| {
+                bytes += entry.data.len();
+                bytes <= KEPT_BYTES
+            })
+            .count();
+        let gone = self.entries.drain(..covered - kept).next_back()?;
+        self.truncated = (gone.index, gone.term);
+        Some(gone.index)
+    }
+
+    pub fn wants_snapshot(&self) -> bool {
+        self.snapshot_wanted.get() && self.snapshot.borrow().is_none()
+    }
+
+    pub fn offer_snapshot(&mut self, state: &CheckpointState) {
+        let metadata = SnapshotMetadata {
+            conf_state: Some(self.conf_state.clone()),
+            index: state.index,
+            term: state.term,
+        };
+        let data = snapshot::encode(&state.objects);
+        *self.snapshot.borrow_mut() = Some(Snapshot { data, metadata: Some(metadata) });
+    }
+}
+
+impl Storage for Log {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low < self.first() {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        if high > self.last() + 1 {
+            return Err(raft::Error::Store(StorageError::Unavailable));
+        }
+        let range = (low - self.first()) as usize..(high - self.first()) as usize;
+        let mut room = max_size.into().unwrap_or(u64::MAX);
+        let mut entries = Vec::new();
+        for entry in self.entries.range(range) {
+            let size = entry.encoded_len() as u64;
+            if size > room && !entries.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(size);
+            entries.push(entry.clone());
+        }
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        let missing =
+            if index < self.truncated.0 { StorageError::Compacted } else { StorageError::Unavailable };
+        self.term_at(index).ok_or(raft::Error::Store(missing))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.first())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    /// Handed out once: the next follower gets a newer one. Made by the core between two rounds.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let offered = self.snapshot.borrow_mut().take();
+        match offered {
+            Some(snapshot) if snapshot.metadata.as_ref().is_some_and(|m| m.index >= request_index) => {
+                self.snapshot_wanted.set(false);
+                Ok(snapshot)
+            }
+            Some(_) | None => {
+                self.snapshot_wanted.set(true);
+                Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+            }
+        }
+    }
+}

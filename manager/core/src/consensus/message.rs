@@ -1,0 +1,67 @@
+//! Raft messages from the wire: checked before raft-rs may see them.
+
+use prost011::Message as _;
+use raft::eraftpb::{EntryType, Message, MessageType};
+
+/// Why a peer's message was dropped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MessageError {
+    #[error("raft message cannot be decoded")]
+    Decode(#[source] prost011::DecodeError),
+    #[error("raft message has the unknown type {0}")]
+    UnknownType(i32),
+    #[error("raft message of type {0:?} must not come from a peer")]
+    Local(MessageType),
+    #[error("raft message holds an entry of the unknown type {0}")]
+    UnknownEntry(i32),
+    #[error("raft message from {from} to {to} is not for this member")]
+    Misrouted { from: u64, to: u64 },
+    #[error("raft refused the message")]
+    Refused(#[source] raft::Error),
+}
+
+pub(super) fn decode(bytes: &[u8], own_id: u64) -> Result<Message, MessageError> {
+    let message = Message::decode(bytes).map_err(MessageError::Decode)?;
+    let kind = MessageType::from_i32(message.msg_type).ok_or(MessageError::UnknownType(message.msg_type))?;
+    // Proposals and reads are not forwarded between members: the API forwards whole requests.
+    if raft::raw_node::is_local_msg(kind)
+        || matches!(kind, MessageType::MsgPropose | MessageType::MsgReadIndex)
+    {
+        return Err(MessageError::Local(kind));
+    }
+    if let Some(entry) = message.entries.iter().find(|entry| EntryType::from_i32(entry.entry_type).is_none())
+    {
+        return Err(MessageError::UnknownEntry(entry.entry_type));
+    }
+    if message.to != own_id || message.from == own_id || message.from == 0 {
+        return Err(MessageError::Misrouted { from: message.from, to: message.to });
+    }
+    Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_raft_would_panic_on_is_refused() {
+        let good =
+            Message { msg_type: MessageType::MsgHeartbeat as i32, from: 2, to: 1, ..Message::default() };
+        let check = |change: &dyn Fn(&mut Message), expect: &str| {
+            let mut message = good.clone();
+            change(&mut message);
+            let refused = decode(&message.encode_to_vec(), 1).map(|_| ()).unwrap_err().to_string();
+            assert!(refused.contains(expect), "{refused}");
+        };
+        assert!(decode(&good.encode_to_vec(), 1).is_ok());
+        check(&|m| m.msg_type = 99, "unknown type 99");
+        check(&|m| m.msg_type = MessageType::MsgHup as i32, "must not come");
+        check(&|m| m.msg_type = MessageType::MsgPropose as i32, "must not come");
+        check(
+            &|m| m.entries = vec![raft::eraftpb::Entry { entry_type: 7, ..Default::default() }],
+            "unknown type 7",
+        );
+        check(&|m| m.to = 3, "not for this member");
+        assert!(decode(b"\xff\xff\xff", 1).is_err());
+    }
+}

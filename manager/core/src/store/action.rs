@@ -1,0 +1,137 @@
+//! What a log entry holds: a list of actions, each complete in itself.
+//!
+//! The encoding is MessagePack with named fields behind a format byte, so that fields can be added (with
+//! `#[serde(default)]`) without a new format, and an unknown format is recognised instead of misread.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use swarm_model::{
+    Cluster, DesiredState, EngineDescription, Image, Node, NodeId, NodeRole, NodeSpec, Outcome, PortSpec,
+    Service, ServiceId, ServiceSpec, TaskId, Timestamp, UpdateStatus,
+};
+
+/// First byte of every payload.
+const FORMAT: u8 = 1;
+
+/// One change of the store. Times and versions come from the entry that carries it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Action {
+    /// Bootstrap; nothing where there is a cluster already.
+    CreateCluster(Box<Cluster>),
+    SetJoinSecret {
+        role: NodeRole,
+        secret: String,
+    },
+    CreateNode(Box<Node>),
+    UpdateNode {
+        node: NodeId,
+        base: u64,
+        spec: NodeSpec,
+    },
+    DescribeNode {
+        node: NodeId,
+        engine: EngineDescription,
+    },
+    RemoveNode {
+        node: NodeId,
+    },
+    CreateService(Box<Service>),
+    /// `revision` is the current one, or the next if the task part of the spec changed.
+    UpdateService(Box<ServiceUpdate>),
+    /// Progress of an update, while the service still is at `revision`.
+    SetUpdateStatus {
+        service: ServiceId,
+        revision: u64,
+        update: UpdateStatus,
+    },
+    /// Frees its name and ports; its tasks are then stopped and forgotten.
+    RemoveService {
+        service: ServiceId,
+    },
+    /// Once its last task is gone.
+    ForgetService {
+        service: ServiceId,
+    },
+    CreateTask(NewTask),
+    PlaceTask {
+        task: TaskId,
+        node: NodeId,
+        address: Ipv4Addr,
+    },
+    SetDesired {
+        task: TaskId,
+        desired: DesiredState,
+    },
+    FinishTask {
+        task: TaskId,
+        outcome: Outcome,
+    },
+    ForgetTask {
+        task: TaskId,
+    },
+    PutImage(Image),
+    RemoveImage {
+        name: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ServiceUpdate {
+    pub service: ServiceId,
+    /// Version of the service that it was made for.
+    pub base: u64,
+    pub spec: Arc<ServiceSpec>,
+    pub revision: u64,
+    pub ports: Vec<PortSpec>,
+    pub update: Option<UpdateStatus>,
+}
+
+/// A task as it is created: placed in the same action where a node was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NewTask {
+    pub id: TaskId,
+    pub service: ServiceId,
+    pub slot: u32,
+    pub revision: u64,
+    pub desired: DesiredState,
+    pub place: Option<(NodeId, Ipv4Addr)>,
+    pub not_before: Option<Timestamp>,
+    pub restarts: u32,
+}
+
+/// What one log entry carries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Payload {
+    /// The proposer's clock.
+    pub at: Timestamp,
+    pub actions: Vec<Action>,
+}
+
+/// A payload that this version cannot read. It is committed, so to go on without it would split the stores: fatal.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    #[error("log entry has format {0}, this version knows {FORMAT}: a newer manager wrote it")]
+    Format(u8),
+    #[error("log entry has no format byte")]
+    Empty,
+    #[error("log entry cannot be decoded")]
+    Decode(#[source] rmp_serde::decode::Error),
+}
+
+impl Payload {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![FORMAT];
+        rmp_serde::encode::write_named(&mut bytes, self).expect("plain data into memory always encodes");
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, PayloadError> {
+        match bytes.split_first() {
+            Some((&FORMAT, rest)) => rmp_serde::from_slice(rest).map_err(PayloadError::Decode),
+            Some((&format, _)) => Err(PayloadError::Format(format)),
+            None => Err(PayloadError::Empty),
+        }
+    }
+}

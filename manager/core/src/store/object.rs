@@ -1,0 +1,100 @@
+//! Objects as bytes: for checkpoints and snapshots.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use swarm_model::{Cluster, Id, Image, Node, NodeId, ServiceId, Task, TaskId};
+
+use super::service::share_spec;
+use super::{ServiceRecord, Store};
+use crate::door::{ObjectKey, StoredObject};
+
+/// First byte of a key. Never renumbered.
+const CLUSTER: u8 = 1;
+const NODE: u8 = 2;
+const SERVICE: u8 = 3;
+const TASK: u8 = 4;
+const IMAGE: u8 = 5;
+
+/// Names one object of the store.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    Cluster,
+    Node(NodeId),
+    Service(ServiceId),
+    Task(TaskId),
+    Image(String),
+}
+
+/// A stored object that this version cannot read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("stored object {0:02x?} belongs to no known table: a newer manager wrote it")]
+    Table(Vec<u8>),
+    #[error("stored object {key:02x?} cannot be decoded")]
+    Value {
+        key: Vec<u8>,
+        #[source]
+        source: rmp_serde::decode::Error,
+    },
+}
+
+impl Key {
+    pub fn encode(&self) -> ObjectKey {
+        let with_id = |table: u8, id: Id| [&[table][..], &id.as_u128().to_be_bytes()].concat();
+        ObjectKey(Bytes::from(match self {
+            Self::Cluster => vec![CLUSTER],
+            Self::Node(id) => with_id(NODE, id.0),
+            Self::Service(id) => with_id(SERVICE, id.0),
+            Self::Task(id) => with_id(TASK, id.0),
+            Self::Image(name) => [&[IMAGE][..], name.as_bytes()].concat(),
+        }))
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Bytes {
+    Bytes::from(rmp_serde::to_vec_named(value).expect("plain data into memory always encodes"))
+}
+
+fn decode<T: DeserializeOwned>(object: &StoredObject) -> Result<T, DecodeError> {
+    rmp_serde::from_slice(&object.value)
+        .map_err(|source| DecodeError::Value { key: object.key.0.to_vec(), source })
+}
+
+impl Store {
+    /// `None`: there is no such object any more.
+    pub(super) fn encode(&self, key: &Key) -> Option<StoredObject> {
+        let value = match key {
+            Key::Cluster => self.cluster.as_deref().map(encode),
+            Key::Node(id) => self.nodes.get(id).map(|node| encode(&**node)),
+            Key::Service(id) => self.services.get(id).map(encode),
+            Key::Task(id) => self.tasks.get(id).map(|task| encode(&**task)),
+            Key::Image(name) => self.images.get(name).map(|image| encode(&**image)),
+        }?;
+        Some(StoredObject { key: key.encode(), value })
+    }
+
+    pub(super) fn load(&mut self, object: &StoredObject) -> Result<(), DecodeError> {
+        match object.key.0.first() {
+            Some(&CLUSTER) => self.cluster = Some(Arc::new(decode::<Cluster>(object)?)),
+            Some(&NODE) => self.put_node(Arc::new(decode::<Node>(object)?)),
+            Some(&SERVICE) => {
+                let mut record: ServiceRecord = decode(object)?;
+                share_spec(Arc::make_mut(&mut record.service));
+                if !record.removed {
+                    self.indexes.add_service(&record.service);
+                }
+                self.services.insert(record.service.id, record);
+            }
+            Some(&TASK) => self.put_task(Arc::new(decode::<Task>(object)?)),
+            Some(&IMAGE) => {
+                let image: Image = decode(object)?;
+                self.images.insert(image.name.clone(), Arc::new(image));
+            }
+            Some(_) | None => return Err(DecodeError::Table(object.key.0.to_vec())),
+        }
+        Ok(())
+    }
+}
