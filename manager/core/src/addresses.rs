@@ -3,10 +3,13 @@
 //! An address is given out as late as possible after it was freed: the search begins where the last one ended, so that
 //! a connection to a task that is gone does not reach its successor.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use swarm_model::Cluster;
+use swarm_model::{Cluster, NodeId};
+
+use crate::store::Store;
 
 /// Addresses in a node's block.
 const BLOCK: u16 = 1 << (32 - Cluster::NODE_BLOCK_PREFIX);
@@ -49,6 +52,27 @@ pub(crate) fn find_free(
         .chain(Cluster::FIRST_TASK_OFFSET..start)
         .map(|offset| (offset, address(pool, index, offset)))
         .find(|(_, address)| !taken(*address))
+}
+
+/// Addresses that one plan gives out, before any of it is applied.
+#[derive(Debug, Default)]
+pub(crate) struct AddressBook {
+    given: BTreeSet<Ipv4Addr>,
+    cursors: BTreeMap<NodeId, u16>,
+}
+
+impl AddressBook {
+    /// `None`: the node's block is full, or the node is gone.
+    pub fn take(&mut self, node: NodeId, store: &Store) -> Option<Ipv4Addr> {
+        let pool = store.cluster()?.gateway_pool;
+        let node = store.node(node)?;
+        let cursor = self.cursors.entry(node.id).or_insert(node.next_address);
+        let taken = |address| store.address_holder(address).is_some() || self.given.contains(&address);
+        let (offset, address) = find_free(pool, node.index, *cursor, taken)?;
+        *cursor = after(offset);
+        self.given.insert(address);
+        Some(address)
+    }
 }
 
 #[cfg(test)]

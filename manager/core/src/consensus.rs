@@ -7,7 +7,7 @@
 mod election;
 mod log;
 mod message;
-pub(crate) mod snapshot;
+mod snapshot;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -57,7 +57,6 @@ pub(crate) struct Round {
 #[derive(Debug)]
 pub(crate) struct Committed {
     pub index: u64,
-    pub term: u64,
     pub data: Vec<u8>,
     /// Set if this process proposed it.
     pub proposal: Option<u64>,
@@ -332,7 +331,7 @@ impl Consensus {
                 Vec::new()
             }
         };
-        Committed { index: entry.index, term: entry.term, data, proposal: self.own_number(&entry.context) }
+        Committed { index: entry.index, data, proposal: self.own_number(&entry.context) }
     }
 
     fn change_membership(&mut self, change: Option<ConfChangeV2>) {

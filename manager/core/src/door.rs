@@ -152,6 +152,10 @@ pub enum Effect {
     /// For watchers, in order.
     Publish(Publication),
     Leadership(Leadership),
+    /// This manager must not go on; the reason is for the operator. The process ends itself.
+    Stop {
+        reason: String,
+    },
 }
 
 /// One group commit.
@@ -208,8 +212,8 @@ pub enum CloseReason {
     UnknownNode(NodeId),
     #[error("node {0} opened a newer session")]
     Superseded(NodeId),
-    #[error("the session broke its rules: {0}")]
-    Violation(String),
-    #[error("this manager cannot write to its disk")]
-    DiskFailed,
+    #[error("nothing was heard of node {0} for too long")]
+    Silent(NodeId),
+    #[error("this manager has stopped")]
+    Stopped,
 }

@@ -6,7 +6,12 @@
 pub mod api;
 pub mod door;
 
-mod addresses;
+mod admission;
+
 mod consensus;
-mod randomness;
+mod dispatcher;
 mod store;
+
+mod addresses;
+mod lookup;
+mod randomness;

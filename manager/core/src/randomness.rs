@@ -3,7 +3,7 @@
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
-use swarm_model::{Id, ServiceId, TaskId};
+use swarm_model::{Id, TaskId};
 
 /// Streams of the seed. Never renumbered.
 #[derive(Debug, Clone, Copy)]
@@ -32,11 +32,7 @@ impl Ids {
         TaskId(self.draw())
     }
 
-    pub fn service(&mut self) -> ServiceId {
-        ServiceId(self.draw())
-    }
-
-    fn draw(&mut self) -> Id {
+    pub fn draw(&mut self) -> Id {
         Id::from_u128(u128::from(self.0.next_u64()) << 64 | u128::from(self.0.next_u64()))
     }
 }

@@ -16,11 +16,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use swarm_model::{Cluster, HostPort, Image, Node, NodeId, Service, ServiceId, Task, TaskId};
+use swarm_model::{Cluster, HostPort, Image, Node, NodeId, Service, ServiceId, Task, TaskId, Timestamp};
 
 use crate::door::{ObjectKey, StoredObject};
 
-pub(crate) use action::{Action, NewTask, Payload, PayloadError};
+pub(crate) use action::{Action, NewTask, Payload, ServiceUpdate};
 pub(crate) use apply::{Applied, ApplyError, Changed};
 pub(crate) use object::DecodeError;
 pub(crate) use service::ServiceRecord;
@@ -33,6 +33,8 @@ use object::Key;
 pub(crate) struct Store {
     /// Index of the last entry applied.
     applied: u64,
+    /// Time of the last entry. Entries happen one after the other whatever the clocks of their proposers say.
+    clock: Timestamp,
     cluster: Option<Arc<Cluster>>,
     nodes: OrdMap<NodeId, Arc<Node>>,
     services: OrdMap<ServiceId, ServiceRecord>,
@@ -47,6 +49,7 @@ pub(crate) struct Store {
 impl PartialEq for Store {
     fn eq(&self, other: &Self) -> bool {
         self.applied == other.applied
+            && self.clock == other.clock
             && self.cluster == other.cluster
             && self.nodes == other.nodes
             && self.services == other.services
@@ -193,13 +196,11 @@ impl Store {
         (changed, removed)
     }
 
-    pub fn has_unsaved(&self) -> bool {
-        !self.unsaved.is_empty()
-    }
-
     /// Every object, encoded.
     pub fn export(&self) -> Vec<StoredObject> {
-        let keys = (self.cluster.iter().map(|_| Key::Cluster))
+        let keys = [Key::Clock]
+            .into_iter()
+            .chain(self.cluster.iter().map(|_| Key::Cluster))
             .chain(self.nodes.keys().map(|id| Key::Node(*id)))
             .chain(self.services.keys().map(|id| Key::Service(*id)))
             .chain(self.tasks.keys().map(|id| Key::Task(*id)))

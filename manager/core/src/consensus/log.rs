@@ -86,8 +86,7 @@ impl Log {
             // A snapshot was installed and the log behind it not yet deleted.
             return Ok(());
         }
-        let mut expected = first.index;
-        for record in records {
+        for (expected, record) in (first.index..).zip(records) {
             let entry = Entry::decode(&*record.data)
                 .map_err(|source| RecoverError::Entry { index: record.index, source })?;
             if record.index != expected {
@@ -97,7 +96,6 @@ impl Log {
                 return Err(RecoverError::BadEntry { index: record.index, says: entry.index });
             }
             self.entries.push_back(entry);
-            expected += 1;
         }
         if first.index <= self.checkpoint {
             // The term before the first record is unknown, so the first one serves as the mark of what is gone.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use swarm_model::{
     Cluster, DesiredState, EngineDescription, HostPort, Image, Node, NodeId, NodeRole, NodeSpec, Outcome,
@@ -22,13 +23,17 @@ pub(crate) enum Changed {
     Cluster,
     Node(NodeId),
     NodeRemoved(Arc<Node>),
-    Service(ServiceId),
+    /// With the service as it was before; `None`: it is new.
+    Service {
+        service: ServiceId,
+        before: Option<Arc<Service>>,
+    },
     /// Invisible from here on; the record stays until its tasks are gone.
     ServiceRemoved(Arc<Service>),
     ServiceForgotten(ServiceId),
     TaskCreated(TaskId),
     /// With the task as it was before.
-    TaskChanged(Arc<Task>),
+    TaskUpdated(Arc<Task>),
     TaskForgotten(Arc<Task>),
     Image(String),
     ImageRemoved(String),
@@ -86,7 +91,9 @@ impl Store {
     /// Applies the entry at `index`.
     pub fn apply(&mut self, index: u64, payload: Payload) -> Applied {
         self.applied = index;
-        let stamp = Stamp { index, at: payload.at };
+        self.clock = payload.at.max(self.clock + Duration::from_micros(1));
+        self.unsaved.insert(Key::Clock);
+        let stamp = Stamp { index, at: self.clock };
         let mut applied = Applied::default();
         for (position, action) in payload.actions.into_iter().enumerate() {
             match self.apply_one(stamp, action) {
@@ -221,7 +228,7 @@ impl Store {
         self.indexes.add_service(&service);
         self.services.insert(id, ServiceRecord { service, removed: false });
         self.unsaved.insert(Key::Service(id));
-        Ok(Changed::Service(id))
+        Ok(Changed::Service { service: id, before: None })
     }
 
     fn check_ports(
@@ -246,7 +253,8 @@ impl Store {
             return Err(ApplyError::OutOfSequence { given: update.base, current: current.version });
         }
         self.check_ports(id, &update.ports)?;
-        let mut service = current.clone();
+        let before = current.clone();
+        let mut service = before.clone();
         self.indexes.remove_service(&service);
         let changed = Arc::make_mut(&mut service);
         changed.version = stamp.index;
@@ -263,19 +271,20 @@ impl Store {
         self.indexes.add_service(&service);
         self.services.insert(id, ServiceRecord { service, removed: false });
         self.unsaved.insert(Key::Service(id));
-        Ok(Changed::Service(id))
+        Ok(Changed::Service { service: id, before: Some(before) })
     }
 
     /// Progress is not the operator's: the version stays, so that a running update never makes theirs out of sequence.
     fn set_update_status(&mut self, id: ServiceId, revision: u64, update: UpdateStatus) -> Result {
         let record = self.services.get_mut(&id).filter(|record| !record.removed);
-        let service = Arc::make_mut(&mut record.ok_or(ApplyError::Gone("service"))?.service);
+        let service = &mut record.ok_or(ApplyError::Gone("service"))?.service;
         if service.revision != revision {
             return Err(ApplyError::OtherRevision);
         }
-        service.update = Some(update);
+        let before = service.clone();
+        Arc::make_mut(service).update = Some(update);
         self.unsaved.insert(Key::Service(id));
-        Ok(Changed::Service(id))
+        Ok(Changed::Service { service: id, before: Some(before) })
     }
 
     fn remove_service(&mut self, stamp: Stamp, id: ServiceId) -> Result {
@@ -304,8 +313,9 @@ impl Store {
     }
 
     fn create_task(&mut self, stamp: Stamp, new: NewTask) -> Result {
-        if self.service(new.service).is_none() {
-            return Err(ApplyError::Gone("service"));
+        let service = self.service(new.service).ok_or(ApplyError::Gone("service"))?;
+        if !service.revisions.contains_key(&new.revision) {
+            return Err(ApplyError::Gone("revision"));
         }
         if self.tasks.contains_key(&new.id) {
             return Err(ApplyError::IdTaken("task"));
@@ -368,7 +378,7 @@ impl Store {
             version: stamp.index,
             ..(*before).clone()
         }));
-        Ok(Changed::TaskChanged(before))
+        Ok(Changed::TaskUpdated(before))
     }
 
     fn set_desired(&mut self, stamp: Stamp, id: TaskId, desired: DesiredState) -> Result {
@@ -382,7 +392,7 @@ impl Store {
         changed.desired_since = stamp.at;
         changed.version = stamp.index;
         self.unsaved.insert(Key::Task(id));
-        Ok(Changed::TaskChanged(before))
+        Ok(Changed::TaskUpdated(before))
     }
 
     fn finish_task(&mut self, stamp: Stamp, id: TaskId, outcome: Outcome) -> Result {
@@ -396,7 +406,7 @@ impl Store {
         changed.version = stamp.index;
         self.indexes.free_address(&before);
         self.unsaved.insert(Key::Task(id));
-        Ok(Changed::TaskChanged(before))
+        Ok(Changed::TaskUpdated(before))
     }
 
     fn forget_task(&mut self, id: TaskId) -> Result {

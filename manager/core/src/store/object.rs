@@ -12,6 +12,7 @@ use super::{ServiceRecord, Store};
 use crate::door::{ObjectKey, StoredObject};
 
 /// First byte of a key. Never renumbered.
+const CLOCK: u8 = 0;
 const CLUSTER: u8 = 1;
 const NODE: u8 = 2;
 const SERVICE: u8 = 3;
@@ -21,6 +22,7 @@ const IMAGE: u8 = 5;
 /// Names one object of the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
+    Clock,
     Cluster,
     Node(NodeId),
     Service(ServiceId),
@@ -45,6 +47,7 @@ impl Key {
     pub fn encode(&self) -> ObjectKey {
         let with_id = |table: u8, id: Id| [&[table][..], &id.as_u128().to_be_bytes()].concat();
         ObjectKey(Bytes::from(match self {
+            Self::Clock => vec![CLOCK],
             Self::Cluster => vec![CLUSTER],
             Self::Node(id) => with_id(NODE, id.0),
             Self::Service(id) => with_id(SERVICE, id.0),
@@ -67,6 +70,7 @@ impl Store {
     /// `None`: there is no such object any more.
     pub(super) fn encode(&self, key: &Key) -> Option<StoredObject> {
         let value = match key {
+            Key::Clock => Some(encode(&self.clock)),
             Key::Cluster => self.cluster.as_deref().map(encode),
             Key::Node(id) => self.nodes.get(id).map(|node| encode(&**node)),
             Key::Service(id) => self.services.get(id).map(encode),
@@ -78,6 +82,7 @@ impl Store {
 
     pub(super) fn load(&mut self, object: &StoredObject) -> Result<(), DecodeError> {
         match object.key.0.first() {
+            Some(&CLOCK) => self.clock = decode(object)?,
             Some(&CLUSTER) => self.cluster = Some(Arc::new(decode::<Cluster>(object)?)),
             Some(&NODE) => self.put_node(Arc::new(decode::<Node>(object)?)),
             Some(&SERVICE) => {

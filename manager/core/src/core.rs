@@ -1,0 +1,164 @@
+//! The manager core: routes events, runs the end of a batch, owns the parts.
+//!
+//! Order of a batch: events are taken in, then on `Wakeup` clocks and deadlines run, committed entries are applied,
+//! requests are admitted, the leader decides over what is dirty, and agents and watchers are told. It decides nothing
+//! itself.
+
+mod bootstrap;
+mod checkpoints;
+mod reads;
+mod requests;
+mod rounds;
+mod sessions;
+mod writes;
+
+use bytes::Bytes;
+use prost011::Message as _;
+use swarm_model::Timestamp;
+
+use crate::api::Request;
+use crate::consensus::{Consensus, RecoverError};
+use crate::door::{Config, Effect, Event, Leadership, Recovered, RequestId};
+use crate::leader::Leader;
+use crate::randomness::Ids;
+use crate::store::{DecodeError, Store};
+use crate::watch::Watch;
+use checkpoints::Checkpoints;
+use reads::Reads;
+use writes::Writes;
+
+/// A manager. See [`crate::door`].
+pub struct ManagerCore {
+    config: Config,
+    consensus: Consensus,
+    store: Store,
+    ids: Ids,
+    /// Requests of this batch, and those that wait until a new leader knows all that was committed.
+    inbox: Vec<(RequestId, Request)>,
+    writes: Writes,
+    reads: Reads,
+    /// There while this manager decides.
+    leader: Option<Leader>,
+    announced: Option<Leadership>,
+    watch: Watch,
+    checkpoints: Checkpoints,
+    /// Set for good when the disk failed or the log cannot be understood.
+    stopped: bool,
+    /// Newest time that was told; a clock that steps back does not step back here.
+    now: Timestamp,
+}
+
+/// The manager cannot start on what the disk holds.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the raft log cannot be used")]
+    Log(#[from] RecoverError),
+    #[error("the checkpoint cannot be used")]
+    Checkpoint(#[from] DecodeError),
+}
+
+impl ManagerCore {
+    /// Starts from what the disk held. A cluster of one manager leads before this returns, but for its first write.
+    ///
+    /// # Errors
+    /// What is wrong with the recovered state. Nothing was changed then.
+    pub fn new(
+        config: Config,
+        recovered: Recovered,
+        now: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Self, StartError> {
+        let store = match &recovered.checkpoint {
+            Some(checkpoint) => Store::restore(checkpoint.index, &checkpoint.objects)?,
+            None => Store::default(),
+        };
+        let checkpoints = Checkpoints::new(store.applied());
+        let consensus = Consensus::recover(&config, recovered, now)?;
+        let mut core = Self {
+            ids: Ids::new(config.seed),
+            config,
+            consensus,
+            store,
+            inbox: Vec::new(),
+            writes: Writes::default(),
+            reads: Reads::default(),
+            leader: None,
+            announced: None,
+            watch: Watch::default(),
+            checkpoints,
+            stopped: false,
+            now,
+        };
+        core.run_rounds(effects);
+        core.consensus.campaign_if_alone();
+        core.run_rounds(effects);
+        core.announce(effects);
+        Ok(core)
+    }
+
+    /// Takes one event in. The shell hands in a whole batch, then [`Event::Wakeup`].
+    pub fn handle(&mut self, now: Timestamp, event: Event, effects: &mut Vec<Effect>) {
+        self.now = self.now.max(now);
+        if self.stopped {
+            return self.refuse(event, effects);
+        }
+        match event {
+            Event::Wakeup => self.end_batch(effects),
+            Event::Request { id, request } => self.inbox.push((id, request)),
+            Event::Raft { message } => self.step(&message),
+            Event::PeerLost { peer } => self.consensus.peer_lost(peer),
+            Event::StepDown => self.consensus.step_down(),
+            Event::Persisted { ready } => self.consensus.persisted(ready, effects),
+            Event::PersistFailed => self.stop("the manager's disk cannot be written", effects),
+            Event::Checkpointed { index } => self.checkpointed(index, effects),
+            Event::SessionOpened { session, node, registration } => {
+                self.session_opened(session, node, registration, effects);
+            }
+            Event::SessionMessage { session, message } => self.session_message(session, message),
+            Event::SessionClosed { session } => self.session_closed(session),
+        }
+    }
+
+    /// When the next [`Event::Wakeup`] is due at the latest; `None`: when the next event comes.
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        let leader = self.leader.as_ref().and_then(Leader::next_wakeup);
+        self.consensus.next_tick().into_iter().chain(leader).min().filter(|_| !self.stopped)
+    }
+
+    fn end_batch(&mut self, effects: &mut Vec<Effect>) {
+        self.consensus.advance_clock(self.now);
+        self.run_rounds(effects);
+        if let Some(leader) = &mut self.leader {
+            leader.run_timers(&self.store, self.now, &mut self.watch, effects);
+        }
+        self.serve_inbox(effects);
+        self.propose_plan();
+        self.run_rounds(effects);
+        self.answer_reads(effects);
+        if let Some(leader) = &mut self.leader {
+            leader.flush(&self.store, self.now, effects);
+        }
+        self.publish(effects);
+        self.cut_checkpoint(effects);
+    }
+
+    fn step(&mut self, message: &[u8]) {
+        if let Err(error) = self.consensus.step(message) {
+            tracing::warn!(%error, "a raft message was dropped");
+        }
+    }
+
+    /// Tells watchers what changed in this batch.
+    fn publish(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(leader) = &mut self.leader {
+            let sight = leader.sight(&self.store, self.config.node_id);
+            effects.extend(self.watch.publish(&sight, self.store.applied()).map(Effect::Publish));
+        } else {
+            self.watch.clear();
+        }
+    }
+
+    fn conf_state(&self) -> Bytes {
+        Bytes::from(self.consensus.conf_state().encode_to_vec())
+    }
+}

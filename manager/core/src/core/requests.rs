@@ -1,0 +1,167 @@
+//! Requests at the end of a batch: writes are admitted and proposed, reads wait for their round.
+
+use swarm_model::NodeState;
+
+use crate::admission::{self, Admitted, Answer, Desk, Verdict};
+use crate::api::{ApiError, Request, Response};
+use crate::consensus::ProposeError;
+use crate::core::ManagerCore;
+use crate::core::writes::Proposer;
+use crate::door::{CloseReason, Effect, Event, RequestId};
+use crate::store::{Action, Payload};
+use crate::views::{self, Sight};
+
+impl ManagerCore {
+    pub(super) fn serve_inbox(&mut self, effects: &mut Vec<Effect>) {
+        if self.inbox.is_empty() {
+            return;
+        }
+        if !self.consensus.is_initialised() && !self.bootstrap_if_asked(effects) {
+            return self.refuse_inbox(&admission::no_cluster(), effects);
+        }
+        if !self.consensus.is_leader() {
+            let leader = self.consensus.leader();
+            return self.refuse_inbox(&ApiError::NotLeader { leader }, effects);
+        }
+        if self.leader.is_none() {
+            // Leads, but does not yet know all that was committed before: a matter of one write to disk.
+            return;
+        }
+        let (reads, writes): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.inbox).into_iter().partition(|(_, request)| request.is_read());
+        if !reads.is_empty() {
+            let round = self.consensus.start_read();
+            self.reads.ask(round, reads);
+        }
+        for (id, request) in writes {
+            self.serve_write(id, request, effects);
+        }
+    }
+
+    fn refuse_inbox(&mut self, error: &ApiError, effects: &mut Vec<Effect>) {
+        for (id, _) in std::mem::take(&mut self.inbox) {
+            effects.push(Effect::Reply { id, result: Err(error.clone()) });
+        }
+    }
+
+    fn serve_write(&mut self, id: RequestId, request: Request, effects: &mut Vec<Effect>) {
+        let result = match self.admit(request) {
+            Ok(Verdict::Propose(admitted)) => match self.propose_write(id, admitted) {
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+            Ok(Verdict::AlreadyDone(answer)) => self.answer(&answer),
+            Err(error) => Err(error),
+        };
+        effects.push(Effect::Reply { id, result });
+    }
+
+    fn admit(&mut self, request: Request) -> Result<Verdict, ApiError> {
+        let leader = self.leader.as_ref();
+        let mut desk = Desk {
+            store: &self.store,
+            now: self.now,
+            node_state: &|node| leader.map_or(NodeState::Unknown, |leader| leader.node_state(node)),
+            reservations: &self.writes.reservations,
+            draw_id: &mut || self.ids.draw(),
+        };
+        desk.admit(request)
+    }
+
+    fn propose_write(&mut self, id: RequestId, admitted: Admitted) -> Result<(), ApiError> {
+        let Admitted { actions, reserved, answer } = admitted;
+        let proposal = self.propose(actions).map_err(|error| match error {
+            ProposeError::NotLeader => ApiError::NotLeader { leader: self.consensus.leader() },
+            ProposeError::Busy => ApiError::Unavailable(
+                "too many writes wait for the managers' disks; nothing was changed, repeat the command"
+                    .to_owned(),
+            ),
+        })?;
+        self.writes.add(proposal, Proposer::Request { id, answer, reserved });
+        Ok(())
+    }
+
+    fn propose(&mut self, actions: Vec<Action>) -> Result<u64, ProposeError> {
+        self.consensus.propose(Payload { at: self.now, actions }.encode())
+    }
+
+    /// The deciders' outcome, as one entry. One is under way at a time; what changes meanwhile makes the next one.
+    pub(super) fn propose_plan(&mut self) {
+        let Some(leader) = &mut self.leader else { return };
+        let described = leader.take_descriptions();
+        let actions = leader.decide(&self.store, self.now, &mut self.ids, &mut self.watch);
+        if !described.is_empty()
+            && let Ok(proposal) = self.propose(described)
+        {
+            self.writes.add(proposal, Proposer::Registration);
+        }
+        if actions.is_empty() {
+            return;
+        }
+        match self.propose(actions) {
+            Ok(proposal) => self.writes.add(proposal, Proposer::Plan),
+            Err(_) => {
+                if let Some(leader) = &mut self.leader {
+                    leader.plan_lost(&self.store);
+                }
+            }
+        }
+    }
+
+    /// The answer to a write that is applied.
+    pub(super) fn answer(&self, answer: &Answer) -> Result<Response, ApiError> {
+        let sight = self.sight()?;
+        let gone =
+            |what: &str| ApiError::FailedPrecondition(format!("the {what} was removed at the same moment"));
+        Ok(match answer {
+            Answer::Done => Response::Done,
+            Answer::Cluster => Response::Cluster(sight.cluster().ok_or_else(admission::no_cluster)?),
+            Answer::Secrets => {
+                Response::Secrets(self.store.cluster().cloned().ok_or_else(admission::no_cluster)?)
+            }
+            Answer::Node(id) => Response::Node(sight.node(self.store.node(*id).ok_or_else(|| gone("node"))?)),
+            Answer::Service(id) => {
+                Response::Service(sight.service(self.store.service(*id).ok_or_else(|| gone("service"))?))
+            }
+            Answer::Image(name) => {
+                Response::Image(self.store.image(name).cloned().ok_or_else(|| gone("image"))?)
+            }
+        })
+    }
+
+    pub(super) fn read(&self, request: Request) -> Result<Response, ApiError> {
+        views::read(&self.sight()?, request, self.watch.sequence())
+    }
+
+    fn sight(&self) -> Result<Sight<'_>, ApiError> {
+        match &self.leader {
+            Some(leader) => Ok(leader.sight(&self.store, self.config.node_id)),
+            None => Err(ApiError::NotLeader { leader: self.consensus.leader() }),
+        }
+    }
+
+    /// After a stop, every question still gets its answer.
+    pub(super) fn refuse(&mut self, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Request { id, .. } => effects.push(Effect::Reply { id, result: Err(stopped()) }),
+            Event::SessionOpened { session, .. } => {
+                effects.push(Effect::CloseSession { session, reason: CloseReason::Stopped });
+            }
+            Event::Wakeup
+            | Event::Raft { .. }
+            | Event::PeerLost { .. }
+            | Event::StepDown
+            | Event::Persisted { .. }
+            | Event::PersistFailed
+            | Event::Checkpointed { .. }
+            | Event::SessionMessage { .. }
+            | Event::SessionClosed { .. } => {}
+        }
+    }
+}
+
+pub(super) fn stopped() -> ApiError {
+    ApiError::Unavailable(
+        "this manager has stopped, because it cannot write or read its log; its own log says why".to_owned(),
+    )
+}

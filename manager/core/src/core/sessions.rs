@@ -1,0 +1,45 @@
+//! Sessions of agents: only the leader has any.
+
+use swarm_model::{AgentMessage, NodeId, Registration};
+
+use crate::core::ManagerCore;
+use crate::door::{CloseReason, Effect, SessionId};
+
+impl ManagerCore {
+    pub(super) fn session_opened(
+        &mut self,
+        session: SessionId,
+        node: NodeId,
+        registration: Registration,
+        effects: &mut Vec<Effect>,
+    ) {
+        let reason = match &mut self.leader {
+            None => CloseReason::NotLeader { leader: self.consensus.leader() },
+            Some(_) if self.store.node(node).is_none() => CloseReason::UnknownNode(node),
+            Some(leader) => {
+                return leader.open_session(
+                    session,
+                    node,
+                    registration,
+                    &self.store,
+                    self.now,
+                    &mut self.watch,
+                    effects,
+                );
+            }
+        };
+        effects.push(Effect::CloseSession { session, reason });
+    }
+
+    pub(super) fn session_message(&mut self, session: SessionId, message: AgentMessage) {
+        if let Some(leader) = &mut self.leader {
+            leader.hear(session, message, &self.store, self.now, &mut self.watch);
+        }
+    }
+
+    pub(super) fn session_closed(&mut self, session: SessionId) {
+        if let Some(leader) = &mut self.leader {
+            leader.close_session(session, &self.store, &mut self.watch);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Which nodes are there: sessions, heartbeats, and when a silent node counts as down.
+//!
+//! A closed session alone moves nothing: an agent may be restarting. A node is down when nothing was heard of it for
+//! three heartbeat intervals, or, after a change of leader, when it has not come back within as long.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use swarm_model::{NodeId, NodeState, Timestamp};
+
+use crate::door::SessionId;
+
+/// Heartbeats missed before a node is down.
+const MISSED_BEATS: u32 = 3;
+/// Heartbeats per second that one leader takes in: the interval grows so that the whole fleet stays below.
+const MAX_BEATS_PER_SECOND: u64 = 2_000;
+
+/// The interval told to agents: `base_ms` while the fleet is small.
+pub(crate) fn heartbeat_interval(base_ms: u32, nodes: usize) -> Duration {
+    let share = (nodes as u64 * 1_000).div_ceil(MAX_BEATS_PER_SECOND);
+    Duration::from_millis(u64::from(base_ms).max(share))
+}
+
+#[derive(Debug)]
+struct Member {
+    state: NodeState,
+    /// When the state was entered.
+    since: Timestamp,
+    session: Option<SessionId>,
+    last_heard: Timestamp,
+    interval: Duration,
+    /// Where it stands in `deadlines`; it may be due later by then.
+    deadline: Option<Timestamp>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    members: BTreeMap<NodeId, Member>,
+    sessions: BTreeMap<SessionId, NodeId>,
+    deadlines: BTreeSet<(Timestamp, NodeId)>,
+    /// Nodes whose state is still unknown.
+    unknown: BTreeSet<NodeId>,
+}
+
+/// A node that was found silent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub node: NodeId,
+    pub session: Option<SessionId>,
+}
+
+impl Fleet {
+    /// A member of which nothing is known yet; it has its grace period to appear.
+    pub fn add(&mut self, node: NodeId, now: Timestamp, interval: Duration) {
+        if self.members.contains_key(&node) {
+            return;
+        }
+        let deadline = now + interval * MISSED_BEATS;
+        let member = Member {
+            state: NodeState::Unknown,
+            since: now,
+            session: None,
+            last_heard: now,
+            interval,
+            deadline: Some(deadline),
+        };
+        self.members.insert(node, member);
+        self.unknown.insert(node);
+        self.deadlines.insert((deadline, node));
+    }
+
+    /// Answers the session to be closed.
+    pub fn remove(&mut self, node: NodeId) -> Option<SessionId> {
+        let member = self.members.remove(&node)?;
+        self.unknown.remove(&node);
+        if let Some(deadline) = member.deadline {
+            self.deadlines.remove(&(deadline, node));
+        }
+        member.session.inspect(|session| {
+            self.sessions.remove(session);
+        })
+    }
+
+    /// A node registered. Answers the session that this one replaces.
+    pub fn open(
+        &mut self,
+        node: NodeId,
+        session: SessionId,
+        now: Timestamp,
+        interval: Duration,
+    ) -> Option<SessionId> {
+        let member = self.members.get_mut(&node)?;
+        let replaced = member.session.replace(session);
+        member.interval = interval;
+        if let Some(replaced) = replaced {
+            self.sessions.remove(&replaced);
+        }
+        self.sessions.insert(session, node);
+        self.hear(node, now);
+        replaced
+    }
+
+    /// Anything a session says proves that its node is there. `None`: no such session.
+    pub fn heard(&mut self, session: SessionId, now: Timestamp) -> Option<NodeId> {
+        let node = *self.sessions.get(&session)?;
+        self.hear(node, now);
+        Some(node)
+    }
+
+    fn hear(&mut self, node: NodeId, now: Timestamp) {
+        let Some(member) = self.members.get_mut(&node) else { return };
+        member.last_heard = now;
+        if member.state != NodeState::Ready {
+            member.state = NodeState::Ready;
+            member.since = now;
+            self.unknown.remove(&node);
+        }
+        if member.deadline.is_none() {
+            let deadline = now + member.interval * MISSED_BEATS;
+            member.deadline = Some(deadline);
+            self.deadlines.insert((deadline, node));
+        }
+    }
+
+    /// The stream ended. The node stays what it is until its deadline.
+    pub fn close(&mut self, session: SessionId) -> Option<NodeId> {
+        let node = self.sessions.remove(&session)?;
+        if let Some(member) = self.members.get_mut(&node) {
+            member.session = None;
+        }
+        Some(node)
+    }
+
+    /// Nodes that are down as of `now`. Deadlines are moved only here, so that a heartbeat costs no ordering.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<Lost> {
+        let mut lost = Vec::new();
+        while let Some(&(deadline, node)) = self.deadlines.first()
+            && deadline <= now
+        {
+            self.deadlines.pop_first();
+            let Some(member) = self.members.get_mut(&node) else { continue };
+            let due = member.last_heard + member.interval * MISSED_BEATS;
+            if due > now {
+                member.deadline = Some(due);
+                self.deadlines.insert((due, node));
+                continue;
+            }
+            member.deadline = None;
+            member.state = NodeState::Down;
+            member.since = now;
+            let session = member.session.take();
+            if let Some(session) = session {
+                self.sessions.remove(&session);
+            }
+            self.unknown.remove(&node);
+            lost.push(Lost { node, session });
+        }
+        lost
+    }
+
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    pub fn state(&self, node: NodeId) -> NodeState {
+        self.members.get(&node).map_or(NodeState::Down, |member| member.state)
+    }
+
+    /// When the node entered its state.
+    pub fn since(&self, node: NodeId) -> Timestamp {
+        self.members.get(&node).map_or(Timestamp::ZERO, |member| member.since)
+    }
+
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.keys().copied()
+    }
+
+    pub fn unknown(&self) -> impl Iterator<Item = NodeId> {
+        self.unknown.iter().copied()
+    }
+
+    /// Whether new tasks may go there: a node that is just reconnecting gets nothing new.
+    pub fn is_reachable(&self, node: NodeId) -> bool {
+        self.members.get(&node).is_some_and(|m| m.state == NodeState::Ready && m.session.is_some())
+    }
+
+    /// For operators: why the node is in its state.
+    pub fn explain(&self, node: NodeId) -> String {
+        let Some(member) = self.members.get(&node) else { return "not a member".to_owned() };
+        match (member.state, member.session) {
+            (NodeState::Ready, Some(_)) => String::new(),
+            (NodeState::Ready, None) => "its agent is not connected at the moment".to_owned(),
+            (NodeState::Unknown, _) => "not heard of since the leader took over".to_owned(),
+            (NodeState::Down, _) => {
+                format!("nothing heard of it for {} s", member.since.since(member.last_heard).as_secs())
+            }
+        }
+    }
+}

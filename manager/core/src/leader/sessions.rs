@@ -1,0 +1,188 @@
+//! What agents say: registrations, heartbeats, statuses, acknowledgements.
+
+use std::collections::BTreeSet;
+
+use swarm_model::{
+    AgentMessage, DesiredState, ManagerMessage, NodeId, NodeState, Registration, Service, Task, TaskId,
+    TaskState, TaskStatus, Timestamp, UpdateState, Welcome,
+};
+
+use super::Leader;
+use crate::dispatcher::Seen;
+use crate::door::{CloseReason, Effect, SessionId};
+use crate::store::Store;
+use crate::watch::Watch;
+
+impl Leader {
+    /// A node of the cluster opened a session. A newer session replaces an older one.
+    #[expect(clippy::too_many_arguments, reason = "an event with its surroundings, taken apart once")]
+    pub fn open_session(
+        &mut self,
+        session: SessionId,
+        node: NodeId,
+        registration: Registration,
+        store: &Store,
+        now: Timestamp,
+        watch: &mut Watch,
+        effects: &mut Vec<Effect>,
+    ) {
+        let interval = self.interval(store);
+        let before = self.fleet.state(node);
+        if let Some(session) = self.fleet.open(node, session, now, interval) {
+            effects.push(Effect::CloseSession { session, reason: CloseReason::Superseded(node) });
+        }
+        effects.extend(
+            self.welcome(node, interval, store)
+                .map(|message| Effect::Session { session, message: ManagerMessage::Welcome(message) }),
+        );
+        self.assignments.open(node, session);
+        self.mesh.connect(node, session);
+        if store.node(node).is_some_and(|known| known.engine != registration.engine) {
+            self.descriptions.insert(node, registration.engine);
+        }
+        let reported: BTreeSet<TaskId> = registration.statuses.iter().map(|(task, _)| *task).collect();
+        for (task, status) in registration.statuses {
+            self.note_status(node, task, status, store, now, watch);
+        }
+        self.note_unreported(node, &reported, store, now, watch);
+        if before == NodeState::Ready {
+            if let Some(node) = store.node(node) {
+                self.planner.upsert_node(node, &self.fleet);
+            }
+        } else {
+            tracing::info!(node.id = %node, "node is ready");
+            self.node_changed_state(node, store, watch);
+        }
+    }
+
+    fn welcome(&self, node: NodeId, interval: std::time::Duration, store: &Store) -> Option<Welcome> {
+        let cluster = store.cluster()?;
+        Some(Welcome {
+            cluster: cluster.id,
+            node,
+            index: store.node(node)?.index,
+            gateway_pool: cluster.gateway_pool,
+            heartbeat_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
+            managers: store.nodes().filter_map(|node| node.manager_address.clone()).collect(),
+        })
+    }
+
+    pub fn hear(
+        &mut self,
+        session: SessionId,
+        message: AgentMessage,
+        store: &Store,
+        now: Timestamp,
+        watch: &mut Watch,
+    ) {
+        // A session that was replaced or closed may still have had words on the way.
+        let Some(node) = self.fleet.heard(session, now) else { return };
+        match message {
+            AgentMessage::Heartbeat => {}
+            AgentMessage::Statuses(statuses) => {
+                for (task, status) in statuses {
+                    self.note_status(node, task, status, store, now, watch);
+                }
+            }
+            AgentMessage::MeshApplied(version) => self.mesh.acknowledge(node, version),
+            AgentMessage::NeedFull => {
+                self.assignments.send_all_again(node);
+                self.mesh.send_all_again(node);
+            }
+        }
+    }
+
+    /// The node keeps its state until its deadline, but gets nothing new while its agent is away.
+    pub fn close_session(&mut self, session: SessionId, store: &Store, watch: &mut Watch) {
+        let Some(node) = self.fleet.close(session) else { return };
+        self.assignments.close(node);
+        self.mesh.disconnect(node);
+        watch.node(node);
+        if let Some(node) = store.node(node) {
+            self.planner.upsert_node(node, &self.fleet);
+        }
+    }
+
+    fn note_status(
+        &mut self,
+        node: NodeId,
+        id: TaskId,
+        status: TaskStatus,
+        store: &Store,
+        now: Timestamp,
+        watch: &mut Watch,
+    ) {
+        // An agent speaks only about its own tasks. What it holds without being assigned it, it is told to remove.
+        let Some(task) = store.task(id).filter(|task| task.node == Some(node)) else {
+            return self.assignments.mark(node, id);
+        };
+        if task.outcome.is_some() {
+            return;
+        }
+        let state = status.state;
+        match self.observations.note(id, status, now) {
+            Seen::Stale => return,
+            Seen::Detail => {}
+            Seen::Rose => {
+                self.refresh_serving(id, store, watch);
+                if state.is_final() && self.gates.is_held(id) {
+                    self.gates.release(id);
+                    self.assignments.mark(node, id);
+                }
+                let service = store.service_record(task.service).map(|record| &*record.service);
+                if service.is_none_or(|service| matters(task, service, state)) {
+                    self.dirty.insert(task.service);
+                }
+            }
+        }
+        watch.task(id);
+    }
+
+    /// A registration names every task that the agent holds anything of. What it held before and does not name is gone;
+    /// what it was told to stop and does not name has stopped.
+    fn note_unreported(
+        &mut self,
+        node: NodeId,
+        reported: &BTreeSet<TaskId>,
+        store: &Store,
+        now: Timestamp,
+        watch: &mut Watch,
+    ) {
+        let missing: Vec<(TaskId, TaskStatus)> = store
+            .tasks_on_node(node)
+            .filter(|task| task.outcome.is_none() && !reported.contains(&task.id))
+            .filter_map(|task| Some((task.id, self.lost_status(task, now)?)))
+            .collect();
+        for (task, status) in missing {
+            self.note_status(node, task, status, store, now, watch);
+        }
+    }
+
+    fn lost_status(&self, task: &Task, at: Timestamp) -> Option<TaskStatus> {
+        let (state, error) = if task.desired > DesiredState::Running {
+            (TaskState::Shutdown, "")
+        } else if self.observations.state(task.id) >= Some(TaskState::Accepted) {
+            (TaskState::Failed, "its node no longer knows the task")
+        } else {
+            return None;
+        };
+        Some(TaskStatus {
+            state,
+            at,
+            message: String::new(),
+            error: error.to_owned(),
+            exit_code: None,
+            oom_killed: false,
+            pid: None,
+        })
+    }
+}
+
+/// Whether a decision may hang on this observation. A task of a settled service that comes up changes nothing.
+fn matters(task: &Task, service: &Service, state: TaskState) -> bool {
+    let updating = service
+        .update
+        .as_ref()
+        .is_some_and(|update| matches!(update.state, UpdateState::Updating | UpdateState::RollbackStarted));
+    state.is_final() || updating || task.desired == DesiredState::Ready
+}

@@ -1,0 +1,167 @@
+//! Objects as operators see them: what is replicated, with what the leader observes beside it.
+
+use std::sync::Arc;
+
+use swarm_model::{Node, NodeId, NodeRole, Service, Task, TaskState, TaskStatus, Timestamp};
+
+use crate::admission::{image_not_found, no_cluster};
+use crate::api::{ApiError, Change, ClusterView, NodeView, Request, Response, ServiceView, TaskView};
+use crate::leader::Leader;
+use crate::lookup;
+use crate::store::Store;
+
+/// The store, and what the leader knows beside it.
+pub(crate) struct Sight<'a> {
+    pub store: &'a Store,
+    pub leader: &'a Leader,
+    /// The node of this manager.
+    pub node: NodeId,
+}
+
+impl Sight<'_> {
+    pub fn cluster(&self) -> Option<ClusterView> {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let managers = self.store.nodes().filter(|node| node.spec.role == NodeRole::Manager).count();
+        Some(ClusterView {
+            cluster: self.store.cluster()?.clone(),
+            managers: count(managers),
+            nodes: count(self.store.nodes().len()),
+            services: count(self.store.services().count()),
+            tasks: count(self.store.task_count()),
+            leader: Some(self.node),
+            term: self.leader.term(),
+            applied: self.store.applied(),
+        })
+    }
+
+    pub fn node(&self, node: &Arc<Node>) -> NodeView {
+        let (reserved, tasks) = self.leader.reserved(node.id);
+        NodeView {
+            node: node.clone(),
+            state: self.leader.fleet.state(node.id),
+            message: self.leader.fleet.explain(node.id),
+            reserved,
+            tasks,
+            leader: node.id == self.node,
+        }
+    }
+
+    pub fn service(&self, service: &Arc<Service>) -> ServiceView {
+        ServiceView {
+            service: service.clone(),
+            running: self.leader.running(service.id),
+            desired: service.replicas(),
+        }
+    }
+
+    pub fn task(&self, task: &Arc<Task>) -> TaskView {
+        let record = self.store.service_record(task.service);
+        let hostname =
+            task.node.and_then(|node| self.store.node(node)).map_or("", |node| &node.engine.hostname);
+        TaskView {
+            status: self.status(task),
+            service_name: record.map_or("", |record| &record.service.spec.name).into(),
+            node_hostname: hostname.into(),
+            spec: record.and_then(|record| record.service.revisions.get(&task.revision)).cloned(),
+            task: task.clone(),
+        }
+    }
+
+    fn status(&self, task: &Task) -> TaskStatus {
+        if let Some(outcome) = &task.outcome {
+            return TaskStatus {
+                error: outcome.reason.clone(),
+                exit_code: outcome.exit_code,
+                ..status(outcome.state, outcome.at)
+            };
+        }
+        if let Some(observed) = self.leader.observations.get(task.id) {
+            return observed.status.clone();
+        }
+        if task.node.is_some() {
+            return status(TaskState::Assigned, task.created_at);
+        }
+        let message = self.leader.refusal(task.service).unwrap_or_default().to_owned();
+        TaskStatus { message, ..status(TaskState::Pending, task.created_at) }
+    }
+}
+
+fn status(state: TaskState, at: Timestamp) -> TaskStatus {
+    TaskStatus {
+        state,
+        at,
+        message: String::new(),
+        error: String::new(),
+        exit_code: None,
+        oom_killed: false,
+        pid: None,
+    }
+}
+
+/// Answers a read from the state as it is now.
+pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result<Response, ApiError> {
+    let store = sight.store;
+    Ok(match request {
+        Request::GetCluster => Response::Cluster(sight.cluster().ok_or_else(no_cluster)?),
+        Request::GetClusterSecrets => Response::Secrets(store.cluster().cloned().ok_or_else(no_cluster)?),
+        Request::ListNodes => Response::Nodes(store.nodes().map(|node| sight.node(node)).collect()),
+        Request::GetNode { node } => Response::Node(sight.node(lookup::node(store, &node)?)),
+        Request::ListServices => Response::Services(store.services().map(|it| sight.service(it)).collect()),
+        Request::GetService { service } => {
+            Response::Service(sight.service(lookup::service(store, &service)?))
+        }
+        Request::ListTasks { service, node } => Response::Tasks(tasks(sight, service, node)?),
+        Request::GetTask { task } => Response::Task(sight.task(lookup::task(store, &task)?)),
+        Request::ListImages => Response::Images(store.images().cloned().collect()),
+        Request::GetImage { name } => {
+            Response::Image(store.image(&name).cloned().ok_or_else(|| image_not_found(store, &name))?)
+        }
+        Request::Snapshot { service } => {
+            Response::Snapshot { sequence, index: store.applied(), changes: snapshot(sight, service)? }
+        }
+        Request::CreateCluster(_)
+        | Request::RotateJoinSecret { .. }
+        | Request::AdmitNode(_)
+        | Request::UpdateNode { .. }
+        | Request::RemoveNode { .. }
+        | Request::CreateService { .. }
+        | Request::UpdateService { .. }
+        | Request::RollbackService { .. }
+        | Request::RemoveService { .. }
+        | Request::PutImage(_)
+        | Request::RemoveImage { .. } => unreachable!("writes are admitted, never read"),
+    })
+}
+
+fn tasks(
+    sight: &Sight<'_>,
+    service: Option<String>,
+    node: Option<String>,
+) -> Result<Vec<TaskView>, ApiError> {
+    let store = sight.store;
+    let service = service.map(|query| lookup::service(store, &query)).transpose()?.map(|it| it.id);
+    let node = node.map(|query| lookup::node(store, &query)).transpose()?.map(|node| node.id);
+    let view = |task: &Arc<Task>| sight.task(task);
+    Ok(match (service, node) {
+        (Some(service), None) => store.tasks_of_service(service).map(view).collect(),
+        (None, Some(node)) => store.tasks_on_node(node).map(view).collect(),
+        (Some(service), Some(node)) => {
+            store.tasks_of_service(service).filter(|task| task.node == Some(node)).map(view).collect()
+        }
+        (None, None) => store.tasks().map(view).collect(),
+    })
+}
+
+fn snapshot(sight: &Sight<'_>, service: Option<String>) -> Result<Vec<Change>, ApiError> {
+    let store = sight.store;
+    let nodes = store.nodes().map(|node| Change::Node(sight.node(node)));
+    let Some(query) = service else {
+        let services = store.services().map(|it| Change::Service(sight.service(it)));
+        let tasks = store.tasks().map(|task| Change::Task(sight.task(task)));
+        let images = store.images().map(|image| Change::Image(image.clone()));
+        return Ok(nodes.chain(services).chain(tasks).chain(images).collect());
+    };
+    let service = lookup::service(store, &query)?;
+    let tasks = store.tasks_of_service(service.id).map(|task| Change::Task(sight.task(task)));
+    Ok(nodes.chain([Change::Service(sight.service(service))]).chain(tasks).collect())
+}
