@@ -1,0 +1,160 @@
+//! The cluster's certificate authority: one root, made at `cluster init`, that signs node certificates.
+//!
+//! Of a signing request only the public key is believed, after its proof of possession; every name is the authority's.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    SanType,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use swarm_model::ClusterId;
+
+use crate::identity::NodeIdentity;
+use crate::token::RootDigest;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
+/// Swarm's default.
+pub const NODE_CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Certificates are valid from before they were made, for nodes whose clocks are behind.
+const BACKDATED: Duration = Duration::from_secs(60 * 60);
+/// A request with a P-256 key has about 500 bytes in PEM.
+const MAX_REQUEST_BYTES: usize = 8 << 10;
+
+/// The root certificate with its key. Exists on managers only.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    certificate_pem: String,
+}
+
+/// A signing request whose sender holds the private key.
+pub struct SigningRequest(CertificateSigningRequestParams);
+
+/// Why nothing was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    #[error("cannot make the root certificate")]
+    Make(#[source] rcgen::Error),
+    #[error("the root certificate and its key cannot be read")]
+    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the signing request is {0} bytes long, at most {MAX_REQUEST_BYTES} are allowed")]
+    RequestTooLong(usize),
+    #[error("the signing request is not valid")]
+    Request(#[source] rcgen::Error),
+    #[error("the signing request's key is not ECDSA P-256")]
+    KeyKind,
+    #[error("cannot sign the certificate of node {node}")]
+    Sign {
+        node: swarm_model::NodeId,
+        #[source]
+        source: rcgen::Error,
+    },
+}
+
+impl Authority {
+    /// A new root for a new cluster; also its key in PKCS#8 PEM, to be stored with the cluster.
+    ///
+    /// # Errors
+    /// The cryptographic provider failed.
+    pub fn generate(cluster: ClusterId, now: SystemTime) -> Result<(Self, String), AuthorityError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Make)?;
+        let key_pem = key.serialize_pem();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
+        params.distinguished_name.push(DnType::CommonName, "swarm-ca");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        set_life(&mut params, now, ROOT_LIFE);
+        let certificate = params.self_signed(&key).map_err(AuthorityError::Make)?;
+        let certificate_pem = certificate.pem();
+        let authority =
+            Self { issuer: Issuer::new(params, key), certificate: certificate.into(), certificate_pem };
+        Ok((authority, key_pem))
+    }
+
+    /// From what [`Self::generate`] made.
+    ///
+    /// # Errors
+    /// One of them is not PEM of the right kind.
+    pub fn load(certificate_pem: &str, key_pem: &str) -> Result<Self, AuthorityError> {
+        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+            .map_err(|error| AuthorityError::Load(Box::new(error)))?;
+        let load = |error: rcgen::Error| AuthorityError::Load(Box::new(error));
+        let key = KeyPair::from_pem(key_pem).map_err(load)?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(load)?;
+        Ok(Self { issuer, certificate, certificate_pem: certificate_pem.to_owned() })
+    }
+
+    /// The root certificate, PEM.
+    pub fn root_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// What join tokens pin.
+    pub fn root_digest(&self) -> RootDigest {
+        RootDigest::of(&self.certificate)
+    }
+
+    /// Signs the request's key for `identity`; PEM, leaf first.
+    ///
+    /// # Errors
+    /// The cryptographic provider failed.
+    pub fn issue(
+        &self,
+        request: &SigningRequest,
+        identity: &NodeIdentity,
+        now: SystemTime,
+    ) -> Result<String, AuthorityError> {
+        let sign = |source| AuthorityError::Sign { node: identity.node, source };
+        let mut params = CertificateParams::default();
+        params.distinguished_name = identity.distinguished_name();
+        for name in identity.server_names() {
+            params.subject_alt_names.push(SanType::DnsName(name.try_into().map_err(sign)?));
+        }
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        set_life(&mut params, now, NODE_CERTIFICATE_LIFE);
+        Ok(params.signed_by(&request.0.public_key, &self.issuer).map_err(sign)?.pem())
+    }
+}
+
+impl SigningRequest {
+    /// Parses PKCS#10 in PEM and checks that the sender holds the key.
+    ///
+    /// # Errors
+    /// It is too long, malformed, wrongly signed, or of another kind of key.
+    pub fn parse(pem: &str) -> Result<Self, AuthorityError> {
+        if pem.len() > MAX_REQUEST_BYTES {
+            return Err(AuthorityError::RequestTooLong(pem.len()));
+        }
+        let request = CertificateSigningRequestParams::from_pem(pem).map_err(AuthorityError::Request)?;
+        if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+            return Err(AuthorityError::KeyKind);
+        }
+        Ok(Self(request))
+    }
+
+    /// SHA-256 of the public key (SubjectPublicKeyInfo in DER).
+    pub fn key_digest(&self) -> [u8; 32] {
+        let key = self.0.public_key.subject_public_key_info();
+        let digest = ring::digest::digest(&ring::digest::SHA256, &key);
+        digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+}
+
+fn set_life(params: &mut CertificateParams, now: SystemTime, life: Duration) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    // A clock before 1971 has no better answer than a certificate from the epoch on.
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().max(DAY);
+    params.not_before = epoch + (now - BACKDATED);
+    params.not_after = epoch + (now + life);
+}

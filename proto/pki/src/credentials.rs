@@ -1,0 +1,182 @@
+//! What a node proves itself with: private key, certificate chain and the cluster's root, kept in one file.
+//!
+//! One file, so that a crash can never leave a key beside another key's certificate. Mode 0600, replaced by rename.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::identity::{IdentityError, NodeIdentity};
+use crate::token::RootDigest;
+
+/// Key, leaf, up to one intermediate and root have under 4 KiB.
+const MAX_FILE_BYTES: u64 = 64 << 10;
+
+/// A private key that has no certificate yet.
+pub struct NodeKey(KeyPair);
+
+/// A node's key with its certificate.
+pub struct Credentials {
+    identity: NodeIdentity,
+    key_pem: String,
+    chain_pem: String,
+    root_pem: String,
+}
+
+/// Why a node's credentials cannot be used or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    #[error("cannot make a key")]
+    Key(#[source] rcgen::Error),
+    #[error("cannot {what} {}", path.display())]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is not a credentials file: {problem}", path.display())]
+    Content { path: PathBuf, problem: &'static str },
+    #[error("there is no certificate in the PEM text")]
+    NoCertificate(#[source] rustls::pki_types::pem::Error),
+    #[error("the certificate names no member of a cluster")]
+    Identity(#[source] IdentityError),
+}
+
+impl NodeKey {
+    /// # Errors
+    /// The cryptographic provider failed.
+    pub fn generate() -> Result<Self, CredentialsError> {
+        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map(Self).map_err(CredentialsError::Key)
+    }
+
+    /// A signing request for this key, PEM. It names nothing: names are the authority's.
+    ///
+    /// # Errors
+    /// The cryptographic provider failed.
+    pub fn request(&self) -> Result<String, CredentialsError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let request = params.serialize_request(&self.0).map_err(CredentialsError::Key)?;
+        request.pem().map_err(CredentialsError::Key)
+    }
+
+    /// Puts the certificate to its key.
+    ///
+    /// # Errors
+    /// The chain is not PEM, or names no node.
+    pub fn certified(self, chain_pem: &str, root_pem: &str) -> Result<Credentials, CredentialsError> {
+        Credentials::new(self.0.serialize_pem(), chain_pem.to_owned(), root_pem.to_owned())
+    }
+}
+
+impl Credentials {
+    fn new(key_pem: String, chain_pem: String, root_pem: String) -> Result<Self, CredentialsError> {
+        let leaf =
+            CertificateDer::from_pem_slice(chain_pem.as_bytes()).map_err(CredentialsError::NoCertificate)?;
+        let identity = NodeIdentity::of(&leaf).map_err(CredentialsError::Identity)?;
+        Ok(Self { identity, key_pem, chain_pem, root_pem })
+    }
+
+    /// Who these credentials prove to be.
+    pub fn identity(&self) -> &NodeIdentity {
+        &self.identity
+    }
+
+    /// The cluster's root certificate, PEM.
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    /// What join tokens of the cluster pin.
+    ///
+    /// # Errors
+    /// The root certificate is not PEM.
+    pub fn root_digest(&self) -> Result<RootDigest, CredentialsError> {
+        self.root().map(|root| RootDigest::of(&root))
+    }
+
+    pub(crate) fn root(&self) -> Result<CertificateDer<'static>, CredentialsError> {
+        CertificateDer::from_pem_slice(self.root_pem.as_bytes()).map_err(CredentialsError::NoCertificate)
+    }
+
+    pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+        CertificateDer::pem_slice_iter(self.chain_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(CredentialsError::NoCertificate)
+    }
+
+    pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, CredentialsError> {
+        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(CredentialsError::NoCertificate)
+    }
+
+    /// Writes the file durably and atomically. The folder must exist.
+    ///
+    /// # Errors
+    /// The file system failed; the former file, if any, is intact.
+    pub fn save(&self, path: &Path) -> Result<(), CredentialsError> {
+        let new = path.with_extension("new");
+        let text = format!("{}{}{}", self.key_pem, self.chain_pem, self.root_pem);
+        let written = write_synced(&new, text.as_bytes());
+        written.map_err(|source| CredentialsError::File { what: "write", path: new.clone(), source })?;
+        let renamed = fs::rename(&new, path).and_then(|()| sync_parent(path));
+        renamed.map_err(|source| CredentialsError::File { what: "replace", path: path.to_owned(), source })
+    }
+
+    /// Reads what [`Self::save`] wrote; `None` where there is no file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is something else.
+    pub fn load(path: &Path) -> Result<Option<Self>, CredentialsError> {
+        let mut text = String::new();
+        let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => {
+                return Err(CredentialsError::File { what: "read", path: path.to_owned(), source });
+            }
+            Ok(_) => {}
+        }
+        let content = |problem| CredentialsError::Content { path: path.to_owned(), problem };
+        let chain_at = text.find(BEGIN_CERTIFICATE).ok_or_else(|| content("it holds no certificate"))?;
+        let root_at = text.rfind(BEGIN_CERTIFICATE).filter(|at| *at != chain_at);
+        let root_at = root_at.ok_or_else(|| content("it holds no root certificate"))?;
+        let (key, rest) = text.split_at(chain_at);
+        let (chain, root) = rest.split_at(root_at - chain_at);
+        if !key.contains("PRIVATE KEY") {
+            return Err(content("it holds no private key"));
+        }
+        Self::new(key.to_owned(), chain.to_owned(), root.to_owned()).map(Some)
+    }
+}
+
+const BEGIN_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Newly made with its mode: the key is never readable by others, not even for a moment.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}

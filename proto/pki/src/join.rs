@@ -1,0 +1,228 @@
+//! How a node becomes a member: fetch the root certificate from somebody not yet trusted, believe it only if the token
+//! pins it, then ask for a certificate over a connection that this root vouches for.
+//!
+//! The token's secret is sent over that second connection only.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use swarm_proto::v1;
+use swarm_proto::v1::certificate_authority_client::CertificateAuthorityClient;
+use tonic::Code;
+
+use crate::credentials::{Credentials, CredentialsError, NodeKey};
+use crate::dial::{DialError, connect};
+use crate::tls::{TlsError, anonymous_config, client_config, finished, provider};
+use crate::token::{JoinToken, RootDigest};
+
+/// For each of the two calls. Issuing waits for one write through Raft.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a joining node says.
+#[derive(Debug, Clone)]
+pub struct JoinRequest {
+    pub token: JoinToken,
+    /// `host:port`, tried in order.
+    pub managers: Vec<String>,
+    pub hostname: String,
+    /// Address of the node's data path.
+    pub data_address: String,
+}
+
+/// Why a node did not become a member. Nothing was kept.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("no manager was named")]
+    NoManagers,
+    #[error("no manager could be reached: {0}")]
+    Unreachable(String),
+    #[error(
+        "the manager at {address} shows a root certificate that the token does not pin: the token is of another \
+         cluster, the cluster's root was replaced, or somebody is in between; fetch a fresh token with `swarmctl \
+         cluster join-token`"
+    )]
+    WrongRoot { address: String },
+    #[error("the manager at {address} refused: {message}")]
+    Refused { address: String, message: String, code: Code },
+    #[error("the manager at {address} answered with a certificate that cannot be used")]
+    Answer {
+        address: String,
+        #[source]
+        source: AnswerError,
+    },
+    #[error("cannot make a key and its signing request")]
+    Key(#[source] CredentialsError),
+}
+
+/// What is wrong with an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error("the root certificate is not PEM")]
+    Root(#[source] rustls::pki_types::pem::Error),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the certificate names another node or role than the answer")]
+    Names,
+}
+
+/// A member's credentials, and the managers that it may dial from now on.
+#[derive(Debug)]
+pub struct Joined {
+    pub credentials: Credentials,
+    pub managers: Vec<String>,
+}
+
+/// Joins by the first manager that can be reached. Makes a fresh key; a repeated call is another node.
+///
+/// # Errors
+/// None could be reached, or one refused; a refusal ends the attempt.
+pub async fn join(request: &JoinRequest) -> Result<Joined, JoinError> {
+    if request.managers.is_empty() {
+        return Err(JoinError::NoManagers);
+    }
+    let mut unreachable = String::new();
+    for address in &request.managers {
+        match join_at(address, request).await {
+            Err(Attempt::Unreachable(cause)) => {
+                let separator = if unreachable.is_empty() { "" } else { "; " };
+                let _ = write!(unreachable, "{separator}{address}: {cause}");
+            }
+            Err(Attempt::Ended(error)) => return Err(error),
+            Ok(joined) => return Ok(joined),
+        }
+    }
+    Err(JoinError::Unreachable(unreachable))
+}
+
+enum Attempt {
+    /// The next manager may be tried.
+    Unreachable(String),
+    Ended(JoinError),
+}
+
+async fn join_at(address: &str, request: &JoinRequest) -> Result<Joined, Attempt> {
+    let answer =
+        |source: AnswerError| Attempt::Ended(JoinError::Answer { address: address.to_owned(), source });
+    let root_pem = fetch_root(address).await?;
+    let root = CertificateDer::from_pem_slice(root_pem.as_bytes())
+        .map_err(|error| answer(AnswerError::Root(error)))?;
+    if RootDigest::of(&root) != request.token.root {
+        return Err(Attempt::Ended(JoinError::WrongRoot { address: address.to_owned() }));
+    }
+    let config = anonymous_config(root).map_err(|error| answer(error.into()))?;
+    let channel = connect(address, None, config).await.map_err(unreachable)?;
+    let key = NodeKey::generate().map_err(|error| Attempt::Ended(JoinError::Key(error)))?;
+    let mut call = tonic::Request::new(v1::IssueNodeCertificateRequest {
+        csr: key.request().map_err(|error| Attempt::Ended(JoinError::Key(error)))?,
+        token: request.token.reveal(),
+        hostname: request.hostname.clone(),
+        data_address: request.data_address.clone(),
+    });
+    call.set_timeout(CALL_TIMEOUT);
+    let issued = CertificateAuthorityClient::new(channel).issue_node_certificate(call).await;
+    let issued = issued.map_err(|status| refused(address, &status))?.into_inner();
+    let credentials = certify(key, &issued, &root_pem).map_err(answer)?;
+    Ok(Joined { credentials, managers: issued.managers })
+}
+
+async fn fetch_root(address: &str) -> Result<String, Attempt> {
+    let channel = connect(address, None, trusting_config()).await.map_err(unreachable)?;
+    let mut call = tonic::Request::new(v1::GetRootRequest {});
+    call.set_timeout(CALL_TIMEOUT);
+    let answer = CertificateAuthorityClient::new(channel).get_root(call).await;
+    Ok(answer.map_err(|status| refused(address, &status))?.into_inner().root_certificate)
+}
+
+fn certify(
+    key: NodeKey,
+    issued: &v1::IssueNodeCertificateResponse,
+    root_pem: &str,
+) -> Result<Credentials, AnswerError> {
+    let credentials = key.certified(&issued.certificate_chain, root_pem)?;
+    let identity = credentials.identity();
+    if identity.node.to_string() != issued.node_id || identity.cluster.to_string() != issued.cluster_id {
+        return Err(AnswerError::Names);
+    }
+    // Checks that the certificate belongs to the key.
+    client_config(&credentials)?;
+    Ok(credentials)
+}
+
+fn unreachable(error: DialError) -> Attempt {
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Attempt::Unreachable(cause.to_string())
+}
+
+fn refused(address: &str, status: &tonic::Status) -> Attempt {
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+            Attempt::Unreachable(status.message().to_owned())
+        }
+        code => Attempt::Ended(JoinError::Refused {
+            address: address.to_owned(),
+            message: status.message().to_owned(),
+            code,
+        }),
+    }
+}
+
+/// Believes any server: for fetching the root certificate only, which is public and checked by its digest.
+fn trusting_config() -> Arc<ClientConfig> {
+    let provider = provider();
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("ring has TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+        .with_no_client_auth();
+    finished(config)
+}
+
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
