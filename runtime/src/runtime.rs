@@ -14,9 +14,10 @@ use crate::exit::Exit;
 use crate::launch::Failure;
 use crate::logs::Reader;
 use crate::record::{Directory, Launch, State};
+use crate::remove;
+use crate::shim::{self, Program};
 use crate::signal::Signal;
 use crate::spec::{ContainerSpec, InvalidSpec, Network};
-use crate::{remove, shim};
 
 /// Where a runtime keeps what it owns.
 #[derive(Debug, Clone)]
@@ -67,6 +68,7 @@ pub struct Runtime {
     parent: PathBuf,
     layout: Layout,
     devices: DeviceProgram,
+    program: Program,
 }
 
 /// A container that an earlier process left.
@@ -105,6 +107,12 @@ pub enum OpenError {
     Layout(#[source] io::Error),
     #[error("cannot prepare the cgroups of containers")]
     Cgroup(#[from] CgroupError),
+    #[error("cannot mount the shim's program {program} (Linux 5.12 or newer is needed)", program = program.display())]
+    Shim {
+        program: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot prepare the filter of device nodes")]
     Devices(#[source] io::Error),
 }
@@ -225,7 +233,9 @@ impl Runtime {
         let layout = Layout::detect().map_err(OpenError::Layout)?;
         layout.prepare(&parent)?;
         let devices = DeviceProgram::prepare(&layout).map_err(OpenError::Devices)?;
-        Ok(Self { config, parent, layout, devices })
+        let program = Program::open(&config.shim_executable)
+            .map_err(|source| OpenError::Shim { program: config.shim_executable.clone(), source })?;
+        Ok(Self { config, parent, layout, devices, program })
     }
 
     /// Starts a container; returns when its command runs.
@@ -261,9 +271,9 @@ impl Runtime {
             let id = id.clone();
             move |source| StartError::Prepare { id, what, source }
         };
-        let program = &self.config.shim_executable;
-        let shim = shim::spawn(program, &directory, self.config.log_limits)
-            .map_err(|source| StartError::Shim { id: id.clone(), program: program.clone(), source })?;
+        let shim = shim::spawn(&self.program, &directory, self.config.log_limits).map_err(|source| {
+            StartError::Shim { id: id.clone(), program: self.program.name().to_owned(), source }
+        })?;
         // The shim loads while its directory and its cgroup are made.
         let network = std::mem::take(&mut spec.network);
         let cgroup = self.layout.cgroup(&self.parent, &id);
@@ -344,8 +354,8 @@ impl Runtime {
         let shim = |source| RemoveError::Shim { id: id.to_owned(), source };
         // An unreadable record must not keep the rest from being removed.
         let state = State::read(&directory).unwrap_or_default();
-        if let Some(State { shim: process, .. }) = state {
-            shim::end(process).map_err(shim)?;
+        if let Some(State { shim: process, init }) = state {
+            shim::end(process, init).map_err(shim)?;
         }
         self.layout
             .cgroup(&self.parent, id)

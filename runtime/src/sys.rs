@@ -1,7 +1,7 @@
 //! System calls that no safe crate offers in the form needed here.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::signal::Signal;
 
@@ -15,6 +15,26 @@ pub fn send_signal(process: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
             signal.number(),
             std::ptr::null::<libc::siginfo_t>(),
             0,
+        )
+    };
+    check(result).map(drop)
+}
+
+/// Makes a mount refuse writes.
+pub fn make_read_only(mount: &OwnedFd) -> io::Result<()> {
+    // SAFETY: `mount_attr` is plain data for which all zeroes is valid.
+    let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attributes.attr_set = libc::MOUNT_ATTR_RDONLY;
+    // SAFETY: the path is an empty string, as the flag asks for, and the structure has the size
+    // that is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            std::mem::size_of::<libc::mount_attr>(),
         )
     };
     check(result).map(drop)
@@ -59,10 +79,23 @@ pub fn exit_now(code: i32) -> ! {
 
 /// Sets every signal to its default and blocks none, as a new program expects.
 pub fn reset_signals() -> io::Result<()> {
+    /// The kernel's `struct sigaction`, all zeroes: the default, no flags.
+    const DEFAULT: [u64; 4] = [0; 4];
+    /// Bytes in the kernel's set of signals.
+    const SET_BYTES: usize = 8;
     for number in 1..=64 {
-        // SAFETY: setting the default disposition has no handler that could be wrong. It fails
-        // for SIGKILL, SIGSTOP and the C library's own two, which have no other.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // SAFETY: the kernel reads a structure that is no larger than this. Not through the C
+        // library, which keeps two signals to itself. It fails for SIGKILL and SIGSTOP, which
+        // have no other disposition.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u8>(),
+                SET_BYTES,
+            )
+        };
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()?;
     Ok(())

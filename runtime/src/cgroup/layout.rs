@@ -119,6 +119,7 @@ fn enable(directory: &Path) -> Result<(), CgroupError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::View;
     use super::*;
 
     #[test]
@@ -140,6 +141,6 @@ mod tests {
         let layout = Layout::parse("30 29 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
         let cgroup = layout.cgroup(Path::new("swarm"), "web.1");
         let expect = Path::new("/sys/fs/cgroup/swarm/web.1");
-        assert_eq!(cgroup.views(), [(String::new(), expect)]);
+        assert_eq!(cgroup.view(), View::Whole(expect));
     }
 }

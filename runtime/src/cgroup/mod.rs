@@ -51,6 +51,15 @@ pub struct Cgroup {
     unified: Option<PathBuf>,
 }
 
+/// Directories of the host that a container sees in `/sys/fs/cgroup`.
+#[derive(Debug, PartialEq, Eq)]
+pub enum View<'a> {
+    /// This directory as `/sys/fs/cgroup`.
+    Whole(&'a Path),
+    /// These directories below it, with their names there.
+    PerController(Vec<(String, &'a Path)>),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct LegacyDirectory {
     controllers: Vec<Controller>,
@@ -105,12 +114,11 @@ impl Cgroup {
         self.unified.as_ref().map(open).transpose()
     }
 
-    /// What a container sees below `/sys/fs/cgroup`: name there and directory of the host. The
-    /// name is empty where the directory is to be seen as `/sys/fs/cgroup` itself.
-    pub fn views(&self) -> Vec<(String, &Path)> {
+    /// What a container sees of its cgroup.
+    pub fn view(&self) -> View<'_> {
         match &self.unified {
-            Some(path) if self.legacy.is_empty() => vec![(String::new(), path)],
-            _ => self.legacy.iter().map(LegacyDirectory::view).collect(),
+            Some(path) if self.legacy.is_empty() => View::Whole(path),
+            _ => View::PerController(self.legacy.iter().filter_map(LegacyDirectory::view).collect()),
         }
     }
 
@@ -169,14 +177,18 @@ impl Cgroup {
 }
 
 impl LegacyDirectory {
-    /// Hierarchies with several controllers are mounted under their names joined by commas.
-    fn view(&self) -> (String, &Path) {
+    /// Hierarchies with several controllers are known under their names joined by commas.
+    fn view(&self) -> Option<(String, &Path)> {
+        let told = self.controllers.iter().any(|c| Controller::TOLD.contains(c));
         let names: Vec<&str> = self.controllers.iter().map(|c| c.name()).collect();
-        (names.join(","), &self.path)
+        told.then(|| (names.join(","), self.path.as_path()))
     }
 }
 
 impl Controller {
+    /// Those from which programs learn their limits.
+    const TOLD: [Self; 4] = [Self::Memory, Self::Cpu, Self::Cpuacct, Self::Pids];
+
     const ALL: [Self; 7] =
         [Self::Memory, Self::Cpu, Self::Cpuacct, Self::Pids, Self::Devices, Self::Freezer, Self::Blkio];
 

@@ -1,12 +1,13 @@
 //! What of the host a container sees: masked and read-only paths, its own cgroup.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
 use super::Failure;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, View};
 use crate::record::Directory;
 
 /// Paths of `/proc` and `/sys` that leak or steer the host. Those of Docker's profile.
@@ -54,12 +55,18 @@ pub fn cgroup_view(cgroup: &Cgroup, directory: &Directory) -> Result<PathBuf, Fa
 fn collect(cgroup: &Cgroup, view: &Path) -> std::io::Result<PathBuf> {
     const CGROUPS: &str = "/sys/fs/cgroup";
     fs::create_dir(view)?;
-    for (name, source) in cgroup.views() {
-        let target = view.join(name);
-        if target != view {
-            fs::create_dir(&target)?;
+    match cgroup.view() {
+        View::Whole(source) => mount_bind(source, view)?,
+        View::PerController(sources) => {
+            for (name, source) in sources {
+                // libcontainer takes every cgroup mount whose last name is a controller for that
+                // controller's hierarchy; so the well-known name is a link.
+                let mounted = format!("v1-{name}");
+                fs::create_dir(view.join(&mounted))?;
+                mount_bind(source, view.join(&mounted))?;
+                symlink(&mounted, view.join(name))?;
+            }
         }
-        mount_bind(source, &target)?;
     }
     unmount(CGROUPS, UnmountFlags::DETACH)?;
     // libcontainer takes a tmpfs here for a version 1 host, and finds no controller on it.

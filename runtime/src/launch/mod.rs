@@ -7,6 +7,7 @@
 //!
 //! The seam to libcontainer is [`engine`]; nothing else of the crate knows it.
 
+mod diagnose;
 mod engine;
 mod executor;
 mod files;
@@ -22,6 +23,7 @@ use std::os::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Directory, Launch};
+use crate::spec::Mount;
 
 /// Why an image or a host refuses a container. Each text names the thing and, where there is
 /// one, the way out.
@@ -44,6 +46,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// With the innermost cause, where it is known.
+    pub(crate) fn with_detail(self, detail: Option<String>) -> Self {
+        match (self, detail) {
+            (Self::Setup { step, .. }, Some(reason)) => Self::Setup { step, reason },
+            (other, _) => other,
+        }
+    }
+
     pub(crate) fn setup(step: &str, error: &dyn std::error::Error) -> Self {
         Self::Setup { step: step.to_owned(), reason: chain(error) }
     }
@@ -68,6 +78,8 @@ pub struct Parts {
 pub enum Report {
     /// The first process exists, under this number of the host.
     Init(i32),
+    /// A cause that was logged; the first is the innermost.
+    Detail(String),
     Failed(Failure),
 }
 
@@ -82,6 +94,9 @@ impl Report {
 
 /// Makes the container; returns when its command is about to run.
 pub fn run(parts: Parts) -> Result<(), Failure> {
+    if let Ok(report) = parts.report.try_clone() {
+        diagnose::report_logged_errors(report);
+    }
     let launch = Launch::read(&parts.directory)
         .map_err(|error| Failure::setup("read what is to be started", &error))?;
     launch.cgroup.join_legacy().map_err(|error| Failure::setup("join the cgroup", &error))?;
@@ -91,6 +106,7 @@ pub fn run(parts: Parts) -> Result<(), Failure> {
     root.refuse_redirected_mount_points()?;
     let user = user::resolve(&root, &launch.spec)?;
     let workdir = root.make_workdir(&launch.spec)?;
+    refuse_missing_sources(&launch.spec.mounts)?;
     let etc = files::write(&launch.spec.etc_files, &parts.directory)?;
     let container = oci::Container {
         launch: &launch,
@@ -105,6 +121,22 @@ pub fn run(parts: Parts) -> Result<(), Failure> {
     // Open directories must not reach the container.
     drop(root);
     engine::start(&spec, &launch, user.environment(&launch.spec.env), parts)
+}
+
+fn refuse_missing_sources(mounts: &[Mount]) -> Result<(), Failure> {
+    for mount in mounts {
+        if let Mount::Bind { source, target, .. } = mount
+            && let Err(error) = std::fs::metadata(source)
+        {
+            let reason = match error.kind() {
+                io::ErrorKind::NotFound => "does not exist".to_owned(),
+                _ => format!("cannot be used: {}", reason(error)),
+            };
+            let reason = format!("its source {} {reason}", source.display());
+            return Err(Failure::Mount { target: target.clone(), reason });
+        }
+    }
+    Ok(())
 }
 
 /// An error with all of its causes, on one line.

@@ -11,6 +11,8 @@ use oci_spec::runtime::{
     RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
+use rustix::process::{Resource, getrlimit};
+
 use super::Failure;
 use super::files::EtcFile;
 use super::isolation::{READ_ONLY, masked_paths};
@@ -21,7 +23,8 @@ use crate::spec::{self, ContainerSpec};
 
 /// Size of `/dev/shm`. Docker's value.
 const SHM_SIZE: &str = "size=65536k";
-/// Open files of a process, soft and hard, where the specification says nothing. Docker's value.
+/// Open files of a process, soft and hard, where the specification says nothing and the daemon
+/// itself may have so many. Docker's value.
 const OPEN_FILES: u64 = 1_048_576;
 
 /// Everything that decides a container.
@@ -100,7 +103,9 @@ impl Container<'_> {
         let mut limits = Vec::new();
         let given = &self.spec().ulimits;
         if !given.iter().any(|limit| limit.name == "nofile") {
-            limits.push((PosixRlimitType::RlimitNofile, OPEN_FILES, OPEN_FILES));
+            let own = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+            let files = OPEN_FILES.min(own);
+            limits.push((PosixRlimitType::RlimitNofile, files, files));
         }
         for limit in given {
             if let Some(kind) = limit_type(&limit.name) {

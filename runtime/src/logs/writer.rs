@@ -10,8 +10,13 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::{ENTRY_LIMIT_BYTES, Stream, file_path, format};
+use super::format::Prefix;
+use super::{ENTRY_LIMIT_BYTES, Stream, file_path};
 use crate::runtime::LogLimits;
+
+/// Lines that are collected before they are written. A chunk of nothing but newlines grows
+/// forty-fold.
+const OUT_LIMIT_BYTES: usize = 64 << 10;
 
 #[derive(Debug)]
 pub struct Writer {
@@ -47,6 +52,7 @@ impl Writer {
             Stream::Stdout => stdout,
             Stream::Stderr => stderr,
         };
+        let prefix = Prefix::new(now, stream);
         while !bytes.is_empty() {
             let room = ENTRY_LIMIT_BYTES - pending.len();
             let newline = bytes.iter().take(room + 1).position(|byte| *byte == b'\n');
@@ -59,13 +65,17 @@ impl Writer {
                 }
             };
             if pending.is_empty() {
-                format::append(out, now, stream, partial, text);
+                prefix.append(out, partial, text);
             } else {
                 pending.extend_from_slice(text);
-                format::append(out, now, stream, partial, pending);
+                prefix.append(out, partial, pending);
                 pending.clear();
             }
             bytes = rest;
+            if out.len() > OUT_LIMIT_BYTES {
+                self.flush()?;
+                return self.write(stream, bytes, now);
+            }
         }
         self.flush()
     }
@@ -74,7 +84,7 @@ impl Writer {
     pub fn finish(&mut self, now: Timestamp) -> io::Result<()> {
         for (stream, pending) in [(Stream::Stdout, &mut self.stdout), (Stream::Stderr, &mut self.stderr)] {
             if !pending.is_empty() {
-                format::append(&mut self.out, now, stream, false, pending);
+                Prefix::new(now, stream).append(&mut self.out, false, pending);
                 pending.clear();
             }
         }

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,8 +14,8 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 
-use super::ARGUMENT;
 use super::protocol::{self, Answer};
+use super::{ARGUMENT, Program};
 use crate::process::ProcessId;
 use crate::record::Directory;
 use crate::runtime::{LogLimits, StartError};
@@ -26,6 +25,9 @@ use crate::runtime::{LogLimits, StartError};
 const START_WAIT: Duration = Duration::from_secs(60);
 /// How long a killed shim may take to go.
 const END_WAIT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// How long a shim may take to end by itself once its container has: it waits for the rest of the
+/// container as long as [`crate::cgroup`] does.
+const OWN_END_WAIT: Timespec = Timespec { tv_sec: 12, tv_nsec: 0 };
 /// How much of a dead shim's log becomes part of the error.
 const LAST_WORDS_BYTES: u64 = 2048;
 
@@ -38,7 +40,7 @@ pub struct Shim {
 }
 
 /// Runs the shim of a container.
-pub fn spawn(program: &Path, directory: &Directory, limits: LogLimits) -> io::Result<Shim> {
+pub fn spawn(program: &Program, directory: &Directory, limits: LogLimits) -> io::Result<Shim> {
     let (socket, theirs) = UnixStream::pair()?;
     let log = OpenOptions::new()
         .read(true)
@@ -46,7 +48,7 @@ pub fn spawn(program: &Path, directory: &Directory, limits: LogLimits) -> io::Re
         .create(true)
         .mode(0o600)
         .open(directory.join("shim.log"))?;
-    let child = Command::new(program)
+    let child = Command::new(program.path())
         .arg0("swarm-shim")
         .arg(ARGUMENT)
         .args(protocol::arguments(directory, limits))
@@ -93,24 +95,39 @@ impl Shim {
     }
 }
 
-/// Ends a shim, if it lives, and with it its container.
-pub fn end(shim: ProcessId) -> io::Result<()> {
-    match shim.open()? {
-        Some(pidfd) => kill_and_wait(pidfd.as_fd()),
-        None => Ok(()),
+/// Ends a container and its shim, whichever of them lives. The container goes first: its shim
+/// reaps it, and ends.
+pub fn end(shim: ProcessId, init: Option<ProcessId>) -> io::Result<()> {
+    let Some(shim) = shim.open()? else { return Ok(()) };
+    let init = init.map(ProcessId::open).transpose()?.flatten();
+    if let Some(init) = init {
+        kill(init.as_fd())?;
+        if wait(shim.as_fd(), OWN_END_WAIT)? {
+            return Ok(());
+        }
     }
+    kill_and_wait(shim.as_fd())
 }
 
 fn kill_and_wait(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    kill(pidfd)?;
+    if wait(pidfd, END_WAIT)? { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+}
+
+fn kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     match pidfd_send_signal(pidfd, Signal::KILL) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-        Err(error) => return Err(error.into()),
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the process has ended within this time.
+fn wait(pidfd: BorrowedFd<'_>, limit: Timespec) -> io::Result<bool> {
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-    if poll(&mut fds, Some(&END_WAIT))? == 0 {
-        return Err(io::ErrorKind::TimedOut.into());
+    if poll(&mut fds, Some(&limit))? == 0 {
+        return Ok(false);
     }
     // Only a child leaves something to collect.
     let _ = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-    Ok(())
+    Ok(true)
 }

@@ -9,6 +9,7 @@
 //! socket once the container runs: the daemon watches it by pidfd and reads its files.
 
 mod client;
+mod program;
 mod protocol;
 mod startup;
 mod watch;
@@ -16,6 +17,7 @@ mod watch;
 use std::ffi::OsString;
 
 pub(crate) use client::{end, spawn};
+pub(crate) use program::Program;
 
 use crate::sys::exit_now;
 

@@ -111,12 +111,15 @@ fn run_launcher(parts: Parts) -> ! {
 
 /// Reads what the launching process and the first process say until the command runs.
 fn collect_reports(report: OwnedFd, launcher: i32) -> Result<i32, Failure> {
-    let mut init = None;
+    let (mut init, mut detail) = (None, None);
     for line in BufReader::new(File::from(report)).lines() {
         let report = line.and_then(|line| Ok(serde_json::from_str(&line)?));
         match report.map_err(|error| Failure::setup("hear from the launching process", &error))? {
             Report::Init(pid) => init = Some(pid),
-            Report::Failed(failure) => return Err(failure),
+            Report::Detail(text) => {
+                detail.get_or_insert(text);
+            }
+            Report::Failed(failure) => return Err(failure.with_detail(detail)),
         }
     }
     init.ok_or_else(|| Failure::Setup {
