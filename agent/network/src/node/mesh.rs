@@ -21,9 +21,8 @@ impl State {
         let (appear, vanish) = self.change_peers(&mesh.nodes, &mut changes);
         // Nodes come before backends on them, and go after.
         self.route.execute(appear)?;
-        self.change_nodes(&mesh.nodes, &mut changes);
+        self.settle_peers(&mesh.nodes, &mut changes);
         let senders = self.change_ports(&mesh.ports, &mut changes);
-        self.tables.peers = self.other_nodes(&mesh.nodes);
         self.commit(&changes)?;
         self.route.execute(vanish)?;
         self.release(&senders);
@@ -42,30 +41,38 @@ impl State {
         }
     }
 
-    fn other_nodes(&self, nodes: &BTreeMap<u16, Ipv4Addr>) -> BTreeMap<u16, Ipv4Addr> {
+    fn peers<'a>(
+        &self,
+        nodes: &'a BTreeMap<u16, Ipv4Addr>,
+    ) -> impl Iterator<Item = (&'a u16, &'a Ipv4Addr)> + use<'a> {
         let own = self.tunnel.parameters.index;
-        nodes.iter().map(|(&index, &address)| (index, address)).filter(|&(index, _)| index != own).collect()
+        nodes.iter().filter(move |&(&index, _)| index != own)
     }
 
     /// Requests that make new nodes reachable, and that forget those that have gone.
     fn change_peers(&self, nodes: &BTreeMap<u16, Ipv4Addr>, changes: &mut Changes) -> (Batch, Batch) {
         let (mut appear, mut vanish) = (Batch::new(), Batch::new());
-        let (before, after) = (&self.tables.peers, self.other_nodes(nodes));
-        for (&index, &address) in &after {
+        let before = &self.tables.peers;
+        for (&index, &address) in self.peers(nodes) {
             if before.get(&index) != Some(&address) {
                 self.tunnel.add_peer(&mut appear, index, address);
                 changes.peer(index, before.contains_key(&index), true);
             }
         }
-        for &index in before.keys().filter(|index| !after.contains_key(index)) {
+        for &index in before.keys().filter(|index| !nodes.contains_key(index)) {
             self.tunnel.remove_peer(&mut vanish, index);
             changes.peer(index, true, false);
         }
         (appear, vanish)
     }
 
-    fn change_nodes(&mut self, nodes: &BTreeMap<u16, Ipv4Addr>, changes: &mut Changes) {
-        let after: BTreeSet<Ipv4Addr> = nodes.values().copied().chain([self.data_address]).collect();
+    /// Remembers the other nodes and changes what follows from their addresses.
+    fn settle_peers(&mut self, nodes: &BTreeMap<u16, Ipv4Addr>, changes: &mut Changes) {
+        if self.peers(nodes).eq(&self.tables.peers) {
+            return;
+        }
+        self.tables.peers = self.peers(nodes).map(|(&index, &address)| (index, address)).collect();
+        let after = self.tables.node_addresses(self.data_address);
         for &address in after.difference(&self.tables.nodes) {
             changes.node(address, false, true);
         }
@@ -80,6 +87,9 @@ impl State {
         let mut senders = Senders::default();
         for (&port, backends) in wanted {
             let before = self.tables.ports.get(&port);
+            if before == Some(backends) {
+                continue;
+            }
             let after = slots::assign(before.map_or(&[], Vec::as_slice), backends);
             if before != Some(&after) {
                 senders.note(port, before.map(Vec::as_slice), &after);

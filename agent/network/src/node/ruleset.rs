@@ -101,7 +101,7 @@ pub fn ip_table(parameters: &Parameters) -> Table {
         chains: vec![
             raw_prerouting(parameters.vxlan_port),
             mangle_prerouting(),
-            nat_prerouting(),
+            nat_prerouting(parameters.vxlan_port),
             nat_output(),
             input(),
             forward(parameters.vxlan_port),
@@ -186,8 +186,10 @@ fn mangle_prerouting() -> Chain {
     chain("mangle_prerouting", "filter", HookPoint::Prerouting, -150, rules)
 }
 
-fn nat_prerouting() -> Chain {
+fn nat_prerouting(vxlan_port: u16) -> Chain {
     let rules = vec![
+        // Publishing the tunnel's own port must not cut the node off.
+        rule(format!("udp dport {vxlan_port} accept")).udp_to(vxlan_port).verdict(Verdict::Accept),
         rule(format!(
             "iifname != {TUNNEL} fib daddr type local dnat to meta l4proto . th dport map @{HOST_PORTS}"
         ))

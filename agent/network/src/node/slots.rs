@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 
-/// The new slot table for `wanted`, starting from `current`. Backends named twice count once.
+/// The new slot table for `wanted`, starting from `current`. New backends come in the order of `wanted`; those named
+/// twice count once.
 pub fn assign(current: &[SocketAddrV4], wanted: &[SocketAddrV4]) -> Vec<SocketAddrV4> {
     let mut missing: BTreeSet<SocketAddrV4> = wanted.iter().copied().collect();
     let count = missing.len();
@@ -14,7 +15,8 @@ pub fn assign(current: &[SocketAddrV4], wanted: &[SocketAddrV4]) -> Vec<SocketAd
     // Backends beyond the new end fill gaps below it, as new ones do.
     let surplus = slots.split_off(count.min(slots.len()));
     slots.resize(count, None);
-    let mut spare = surplus.into_iter().flatten().chain(missing);
+    let new = wanted.iter().filter_map(|backend| missing.take(backend));
+    let mut spare = surplus.into_iter().flatten().chain(new);
     for slot in slots.iter_mut().filter(|slot| slot.is_none()) {
         *slot = spare.next();
     }
@@ -47,7 +49,8 @@ mod tests {
     #[test]
     fn growth_appends() {
         check("", "ab", "ab");
-        check("ab", "dabc", "abcd");
+        check("", "ba", "ba");
+        check("ab", "dabc", "abdc");
     }
 
     #[test]

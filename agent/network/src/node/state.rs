@@ -43,7 +43,7 @@ impl State {
             tables = Tables::read(&mut netfilter)?;
             tables.peers = tunnel.peers(&mut route)?.into_iter().collect();
         }
-        tables.nodes.insert(data_address);
+        tables.nodes = tables.node_addresses(data_address);
         let mut state = Self {
             route,
             netfilter,

@@ -162,7 +162,12 @@ fn endpoint(address: SocketAddrV4) -> Vec<u8> {
 }
 
 impl Tables {
-    /// Reads from the kernel what the tables hold, except the peers, whose addresses only the tunnel device has.
+    /// Data addresses of all nodes: this one's and those of the peers.
+    pub fn node_addresses(&self, own: Ipv4Addr) -> BTreeSet<Ipv4Addr> {
+        self.peers.values().copied().chain([own]).collect()
+    }
+
+    /// Reads from the kernel what the tables hold, except the nodes, whose addresses the tunnel device has.
     pub fn read(socket: &mut Socket) -> Result<Self, NetlinkError> {
         let mut set = |name| read::elements(socket, family_of(name), TABLE, name);
         let mut slots: BTreeMap<Port, BTreeMap<u32, SocketAddrV4>> = BTreeMap::new();
@@ -176,7 +181,7 @@ impl Tables {
         }
         Ok(Self {
             peers: BTreeMap::new(),
-            nodes: set(NODES)?.iter().filter_map(|element| decode_address(&element.key)).collect(),
+            nodes: BTreeSet::new(),
             ports,
             targets: set(TARGETS)?.iter().filter_map(decode_target).collect(),
             host_ports: set(HOST_PORTS)?.iter().filter_map(decode_host_port).collect(),

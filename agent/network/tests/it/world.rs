@@ -1,7 +1,6 @@
 //! A small internet in namespaces: a router, a client on one side, the cluster's nodes on the other.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -184,11 +183,6 @@ pub fn within<T: Send>(netns: impl AsFd + Send, work: impl FnOnce() -> T + Send)
     })
 }
 
-/// The calling thread's namespace.
-pub fn current_netns() -> OwnedFd {
-    File::open("/proc/thread-self/ns/net").unwrap().into()
-}
-
 /// Answers every TCP connection and UDP datagram with its name and the peer it sees; then echoes lines.
 pub struct Server {
     stop: Arc<AtomicBool>,
@@ -287,10 +281,6 @@ impl Connection {
         let mut line = String::new();
         reader.read_line(&mut line)?;
         Ok(Self { answer: Answer::parse(&line)?, reader })
-    }
-
-    pub fn local(&self) -> SocketAddr {
-        self.reader.get_ref().local_addr().unwrap()
     }
 
     /// Sends a line and expects it back.
