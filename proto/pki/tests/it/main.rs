@@ -1,4 +1,5 @@
 //! Certificates, tokens and connections together, over real sockets.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
