@@ -2,9 +2,11 @@
 //!
 //! A pure state machine: no I/O, async, clock, threads or global randomness. [`door`] is the only way in and out.
 #![forbid(unsafe_code)]
+#![warn(clippy::iter_over_hash_type)]
 
 pub mod api;
 pub mod door;
+pub mod scheduler;
 
 mod admission;
 

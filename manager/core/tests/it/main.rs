@@ -1,0 +1,2 @@
+//! Tests of the manager core through its public doors.
+mod scheduler;
