@@ -28,9 +28,14 @@ mod config;
 pub use config::{Healthcheck, ImageConfig};
 
 mod manifest;
-pub use manifest::{ImageManifest, Layer, Lookup, MAX_DOCUMENT_BYTES, MAX_LAYERS, ManifestError};
+pub use manifest::{
+    ImageManifest, Layer, Lookup, MAX_DOCUMENT_BYTES, MAX_IMAGE_BYTES, MAX_LAYERS, ManifestError,
+};
 
 pub mod archive;
 
 mod layer;
 pub use layer::{LayerError, LayerStore, MAX_ENTRIES, MAX_LAYER_BYTES};
+
+mod registry;
+pub use registry::{Credentials, Progress, Registry, RegistryError, RegistryOptions, Resolved, Timeouts};

@@ -15,12 +15,16 @@ pub(crate) use document::{Document, IndexEntry, Manifest};
 pub const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 /// Docker's limit on layers of an image; overlayfs itself takes 500.
 pub const MAX_LAYERS: usize = 127;
+/// All layers of an image, compressed: several times the largest images in use.
+pub const MAX_IMAGE_BYTES: u64 = 128 << 30;
 /// An index may point to indexes; more steps than this serve no purpose.
 const MAX_INDEX_DEPTH: usize = 3;
 
 /// One image for one platform, everything it consists of being known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageManifest {
+    /// The indexes that led to the manifest, outermost first; usually none or one.
+    pub indexes: Vec<Descriptor>,
     /// The manifest itself.
     pub manifest: Descriptor,
     /// The configuration's blob.
@@ -162,10 +166,15 @@ impl ImageManifest {
         look_up(store, target, platform)
     }
 
-    /// Every blob of the image, the manifest last.
+    /// What the image was loaded as: its outermost index, or its manifest.
+    pub fn target(&self) -> &Descriptor {
+        self.indexes.first().unwrap_or(&self.manifest)
+    }
+
+    /// Every blob that must stay in a store for the image to be loaded again, its target last.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         let layers = self.layers.iter().map(|layer| &layer.blob);
-        layers.chain([&self.config_blob, &self.manifest])
+        layers.chain([&self.config_blob, &self.manifest]).chain(self.indexes.iter().rev())
     }
 }
 
@@ -175,11 +184,23 @@ pub(crate) fn look_up(
     platform: &Platform,
 ) -> Result<Lookup, ManifestError> {
     let mut at = target.clone();
+    let mut indexes = Vec::new();
     for _ in 0..=MAX_INDEX_DEPTH {
         let Some(bytes) = read(documents, &at)? else { return Ok(Lookup::Missing(vec![at])) };
         match Document::parse(&bytes, &at)? {
-            Document::Manifest(manifest) => return complete(documents, at, manifest, platform),
-            Document::Index(entries) => at = select(&at.digest, entries, platform)?,
+            Document::Manifest(manifest) => {
+                let found = complete(documents, at, manifest, platform)?;
+                return Ok(match found {
+                    Lookup::Complete(image) => {
+                        Lookup::Complete(Box::new(ImageManifest { indexes, ..*image }))
+                    }
+                    missing @ Lookup::Missing(_) => missing,
+                });
+            }
+            Document::Index(entries) => {
+                let next = select(&at.digest, entries, platform)?;
+                indexes.push(std::mem::replace(&mut at, next));
+            }
         }
     }
     Err(refused(&target.digest, format!("it is an index of indexes, more than {MAX_INDEX_DEPTH} deep")))
@@ -231,7 +252,7 @@ pub(crate) fn assemble(
     }
     let layers = manifest.layers.into_iter().zip(&config.diff_ids);
     let layers = layers.map(|(blob, diff_id)| layer(&at.digest, blob, *diff_id)).collect::<Result<_, _>>()?;
-    Ok(ImageManifest { manifest: at, config_blob: manifest.config, config, layers })
+    Ok(ImageManifest { indexes: Vec::new(), manifest: at, config_blob: manifest.config, config, layers })
 }
 
 fn layer(manifest: &Digest, blob: Descriptor, diff_id: Digest) -> Result<Layer, ManifestError> {

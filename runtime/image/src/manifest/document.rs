@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{MAX_LAYERS, ManifestError, refused};
+use super::{MAX_IMAGE_BYTES, MAX_LAYERS, ManifestError, refused};
 use crate::digest::printable;
 use crate::{Descriptor, MediaKind, Platform};
 
@@ -129,6 +129,10 @@ impl Manifest {
                 "it has {} layers, at most {MAX_LAYERS} are supported",
                 self.layers.len()
             ));
+        }
+        let bytes = self.layers.iter().try_fold(0u64, |sum, layer| sum.checked_add(layer.size));
+        if bytes.is_none_or(|bytes| bytes > MAX_IMAGE_BYTES) {
+            return refuse(format!("its layers have more than {MAX_IMAGE_BYTES} bytes together"));
         }
         Ok(self)
     }

@@ -71,7 +71,7 @@ fn an_index_leads_to_the_image_of_the_platform() {
     let image = ImageManifest::load(&f.store, &index, &amd64()).unwrap();
     assert_eq!(image.manifest, amd);
     assert_eq!(image.layers[0].diff_id, Digest::of(b"layer"));
-    assert_eq!(image.blobs().count(), 3);
+    assert_eq!((image.blobs().count(), image.blobs().last(), image.target()), (4, Some(&index), &index));
     let image = ImageManifest::load(&f.store, &f.index(&[(&index, "")]), &amd64()).unwrap();
     assert_eq!(image.manifest, amd, "through an index of an index");
 }
@@ -138,6 +138,7 @@ fn what_is_no_container_image_is_refused() {
     f.refused(&with(&|m| m["layers"][0]["mediaType"] = json!("application/sbom")), "unsupported media type");
     f.refused(&with(&|m| m["layers"] = json!([])), "0 layers, its configuration 1");
     f.refused(&with(&|m| m["layers"] = json!(vec![f.layer(); 128])), "at most 127");
+    f.refused(&with(&|m| m["layers"][0]["size"] = json!(u64::MAX)), "bytes together");
     f.refused(&with(&|m| m["config"]["size"] = json!(-1)), "malformed");
     f.refused(&with(&|m| m["config"]["size"] = json!(u64::MAX)), "at most");
     let twice = br#"{"schemaVersion":2,"manifests":[],"manifests":[]}"#;

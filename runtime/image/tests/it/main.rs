@@ -5,4 +5,5 @@
 mod archives;
 mod layers;
 mod overlay;
+mod registry;
 mod support;
