@@ -39,8 +39,10 @@ fn measure(network: &DevNetwork) -> Outcome {
     let node = open(ATTACHMENTS as usize)?;
     std::thread::sleep(Duration::from_secs(2));
     attach("attach, prepared", &node)?;
-    for (ports, backends) in [(1, 10), (1000, 10)] {
-        change(&node, ports, backends)?;
+    for (protocol, ports, backends) in
+        [(Protocol::Udp, 1, 10), (Protocol::Tcp, 1, 10), (Protocol::Tcp, 1000, 10)]
+    {
+        change(&node, protocol, ports, backends)?;
     }
     let start = Instant::now();
     drop(node);
@@ -78,24 +80,27 @@ fn attach(what: &str, node: &NodeNetwork) -> Outcome {
     Ok(())
 }
 
-fn change(node: &NodeNetwork, ports: u16, backends: u32) -> Outcome {
+fn change(node: &NodeNetwork, protocol: Protocol, ports: u16, backends: u32) -> Outcome {
     let tasks = |n: u16| (0..backends).map(move |b| SocketAddrV4::new(task_address(n % 100 + 2, b), 80));
     let nodes = (1..=101).map(|i| (i, Ipv4Addr::new(10, 88, 0, 0))).collect::<BTreeMap<_, _>>();
     let mut mesh = Mesh { nodes, ports: BTreeMap::new() };
-    mesh.ports.extend((0..ports).map(|n| ((Protocol::Tcp, 10_000 + n), tasks(n).collect())));
+    mesh.ports.extend((0..ports).map(|n| ((protocol, 10_000 + n), tasks(n).collect())));
     let start = Instant::now();
     node.apply_mesh(&mesh)?;
-    print(&format!("apply_mesh, {ports} ports of {backends} backends from nothing"), &mut [start.elapsed()]);
+    print(
+        &format!("apply_mesh, {ports} {protocol} ports of {backends} backends from nothing"),
+        &mut [start.elapsed()],
+    );
     let (mut replace, mut scale) = (Vec::new(), Vec::new());
     for n in 0..CHANGES {
-        let list = mesh.ports.get_mut(&(Protocol::Tcp, 10_000)).ok_or("the port is there")?;
+        let list = mesh.ports.get_mut(&(protocol, 10_000)).ok_or("the port is there")?;
         list[0] = SocketAddrV4::new(task_address(200, u32::try_from(n % 900)?), 80);
         let start = Instant::now();
         node.apply_mesh(&mesh)?;
         replace.push(start.elapsed());
     }
     for n in 0..CHANGES {
-        let list = mesh.ports.get_mut(&(Protocol::Tcp, 10_000)).ok_or("the port is there")?;
+        let list = mesh.ports.get_mut(&(protocol, 10_000)).ok_or("the port is there")?;
         if n % 2 == 0 {
             list.pop();
         } else {

@@ -6,15 +6,14 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use swarm_model::Cluster;
 use thiserror::Error;
 
 use crate::netlink::link::Mac;
 
 /// Prefix length of a node's block: 1024 addresses.
-pub const BLOCK_PREFIX: u8 = 22;
+const BLOCK_PREFIX: u8 = Cluster::NODE_BLOCK_PREFIX;
 const BLOCK_SIZE: u32 = 1 << (32 - BLOCK_PREFIX);
-/// Offsets in a block below this one are the node's own.
-pub const FIRST_TASK_OFFSET: u32 = 11;
 
 /// This bit of a packet mark says that the packet has to go back through the node whose index is in the mark.
 pub const MARK_FLAG: u32 = 0x8000_0000;
@@ -86,7 +85,7 @@ impl AddressPlan {
     /// Whether a task of this node can have that address.
     pub fn is_task_address(self, index: u16, address: Ipv4Addr) -> bool {
         let offset = address.to_bits().wrapping_sub(self.tunnel_address(index).to_bits());
-        (FIRST_TASK_OFFSET..BLOCK_SIZE - 1).contains(&offset)
+        (u32::from(Cluster::FIRST_TASK_OFFSET)..BLOCK_SIZE - 1).contains(&offset)
     }
 }
 

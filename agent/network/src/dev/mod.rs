@@ -171,6 +171,14 @@ impl DevNetwork {
         self.program(&mut state)
     }
 
+    /// What of this machine's own configuration keeps the nodes' packets from flowing, with what to do about it.
+    pub fn warnings(&self) -> Result<Vec<String>, DevError> {
+        let bridge = self.name.bridge();
+        let matches = [format!("iifname {bridge}"), format!("oifname {bridge}")];
+        machine::dropping_chains(&mut self.state.lock().netfilter, &matches)
+            .map_err(|source| self.failed(source))
+    }
+
     /// Makes exactly these ports of this machine's loopback and bridge address lead to the nodes, each connection to one
     /// of them at random.
     pub fn publish(&self, ports: &BTreeSet<(Protocol, u16)>) -> Result<(), DevError> {

@@ -82,7 +82,13 @@ pub fn obstacles(
     plan: AddressPlan,
 ) -> Result<Vec<String>, NetlinkError> {
     let mut found = overlapping_routes(route, plan.pool())?;
-    found.extend(dropping_chains(netfilter)?);
+    let matches = [
+        format!("iifname {TUNNEL}"),
+        format!("oifname {TUNNEL}"),
+        format!("iifgroup {TASK_GROUP}"),
+        format!("oifgroup {TASK_GROUP}"),
+    ];
+    found.extend(dropping_chains(netfilter, &matches)?);
     Ok(found)
 }
 
@@ -105,19 +111,23 @@ fn overlapping_routes(socket: &mut Socket, pool: Ipv4Net) -> Result<Vec<String>,
 
 const LOCAL_TABLE: u32 = 255;
 
-fn dropping_chains(socket: &mut Socket) -> Result<Vec<String>, NetlinkError> {
+/// Chains of other software that drop forwarded packets by default, each with the commands that let those through that
+/// match one of `matches` (in the language of `nft`).
+pub fn dropping_chains(socket: &mut Socket, matches: &[String]) -> Result<Vec<String>, NetlinkError> {
     const FORWARD: u32 = 2;
     let families = [(1, "inet"), (2, "ip")];
     let dropping = read::base_chains(socket)?.into_iter().filter_map(|chain| {
         let (_, family) = families.into_iter().find(|&(number, _)| number == chain.family)?;
         (chain.hook == FORWARD && chain.drops && chain.table != TABLE).then(|| {
             let (table, name) = (chain.table, chain.name);
-            let rule = format!("nft insert rule {family} {table} {name}");
+            let commands: Vec<String> = matches
+                .iter()
+                .map(|text| format!("nft insert rule {family} {table} {name} {text} accept"))
+                .collect();
             format!(
                 "chain {name} of table {family} {table} drops forwarded packets, so published ports and tasks' \
-                 connections will not work; let them pass with: {rule} iifname {TUNNEL} accept; \
-                 {rule} oifname {TUNNEL} accept; {rule} iifgroup {TASK_GROUP} accept; \
-                 {rule} oifgroup {TASK_GROUP} accept"
+                 connections will not work; let them pass with: {}",
+                commands.join("; ")
             )
         })
     });

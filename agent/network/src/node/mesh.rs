@@ -8,8 +8,9 @@ use swarm_model::Protocol;
 use super::slots;
 use super::state::State;
 use super::tables::{Changes, Port};
+use crate::conntrack::{self, Senders};
 use crate::netlink::Batch;
-use crate::{Mesh, MeshError, conntrack};
+use crate::{Mesh, MeshError};
 
 /// Backends of one port. A port takes a chain per number of backends that it has had and about 200 bytes per backend.
 const MAX_BACKENDS: usize = 4096;
@@ -92,7 +93,7 @@ impl State {
             }
             let after = slots::assign(before.map_or(&[], Vec::as_slice), backends);
             if before != Some(&after) {
-                senders.note(port, before.map(Vec::as_slice), &after);
+                note(&mut senders, port, before.map(Vec::as_slice), &after);
                 changes.port(port, before.map(Vec::as_slice), Some(&after));
                 self.tables.ports.insert(port, after);
             }
@@ -100,7 +101,7 @@ impl State {
         self.tables.ports.retain(|&port, before| {
             let stays = wanted.contains_key(&port);
             if !stays {
-                senders.note(port, Some(before), &[]);
+                note(&mut senders, port, Some(before), &[]);
                 changes.port(port, Some(before), None);
             }
             stays
@@ -111,14 +112,7 @@ impl State {
     /// Lets UDP senders whose backend has gone, or who were there before the port, be balanced anew. A failure leaves
     /// some of them without answers until their connection times out: worth a warning, not worth failing the change.
     pub(super) fn release(&mut self, senders: &Senders) {
-        let mut result = Ok(0);
-        for &backend in &senders.gone {
-            result = result.and(conntrack::forget_udp_backend(&mut self.netfilter, backend));
-        }
-        for &port in &senders.published {
-            result = result.and(conntrack::forget_untranslated_udp(&mut self.netfilter, port));
-        }
-        if let Err(error) = result {
+        if let Err(error) = conntrack::forget_udp(&mut self.netfilter, senders) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "cannot release UDP senders from backends that are gone"
@@ -127,25 +121,14 @@ impl State {
     }
 }
 
-/// Whose tracked UDP connections are out of date after a change.
-#[derive(Debug, Default)]
-pub struct Senders {
-    /// Backends that a port no longer has.
-    pub gone: BTreeSet<SocketAddrV4>,
-    /// Ports that lead to a task now and did not before.
-    pub published: BTreeSet<u16>,
-}
-
-impl Senders {
-    /// Notes the change of a port's backends; `None`: it was not published.
-    pub fn note(&mut self, port: Port, before: Option<&[SocketAddrV4]>, after: &[SocketAddrV4]) {
-        if port.0 == Protocol::Udp {
-            let kept: BTreeSet<_> = after.iter().collect();
-            let gone = before.unwrap_or_default().iter().filter(|backend| !kept.contains(backend));
-            self.gone.extend(gone);
-            if before.is_none() {
-                self.published.insert(port.1);
-            }
+/// Notes the change of a port's backends; `None`: it was not published.
+pub fn note(senders: &mut Senders, port: Port, before: Option<&[SocketAddrV4]>, after: &[SocketAddrV4]) {
+    if port.0 == Protocol::Udp {
+        let kept: BTreeSet<_> = after.iter().collect();
+        let gone = before.unwrap_or_default().iter().filter(|backend| !kept.contains(backend));
+        senders.translated_to.extend(gone);
+        if before.is_none() {
+            senders.untranslated.insert(port.1);
         }
     }
 }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::mesh::Senders;
+use super::mesh::note;
 use super::prepared::{self, Prepared, TASK_END_MAC};
 use super::ruleset::TASK_GROUP;
 use super::state::State;
 use super::tables::{Changes, Port};
 use super::tunnel::Tunnel;
+use crate::conntrack::Senders;
 use crate::netlink::{Batch, NetlinkError, Socket, Subsystem, link, route};
 use crate::{HostPort, Target, TaskError, netns};
 
@@ -168,12 +169,12 @@ impl State {
         for (port, target) in gone {
             self.tables.host_ports.remove(&port);
             changes.host_port(port, Some(target), None);
-            senders.note(port, Some(&[target]), &[]);
+            note(&mut senders, port, Some(&[target]), &[]);
         }
         for (port, target) in after {
             let before = self.tables.host_ports.insert(port, target);
             changes.host_port(port, before, Some(target));
-            senders.note(port, before.as_ref().map(std::slice::from_ref), &[target]);
+            note(&mut senders, port, before.as_ref().map(std::slice::from_ref), &[target]);
         }
         senders
     }
@@ -224,7 +225,8 @@ impl State {
         let mut senders = Senders::default();
         for address in strays {
             self.change_targets(address, &[], &mut changes);
-            senders.gone.extend(self.change_host_ports(address, &[], &mut changes).gone);
+            let gone = self.change_host_ports(address, &[], &mut changes).translated_to;
+            senders.translated_to.extend(gone);
         }
         self.commit(&changes)?;
         self.release(&senders);
