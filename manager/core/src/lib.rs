@@ -17,3 +17,4 @@ mod store;
 mod addresses;
 mod lookup;
 mod randomness;
+pub mod orchestrator;
