@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! ROOT/ID/container.json   what was asked for (Launch)
-//! ROOT/ID/config.json      the same as an OCI runtime specification
 //! ROOT/ID/state.json       the processes (State)
 //! ROOT/ID/exit.json        how it ended; absent while it runs
 //! ROOT/ID/shim.log         last words of the shim
 //! ROOT/ID/logs/            output, see `logs`
-//! ROOT/ID/{upper,work,rootfs,etc,cgroup,oci}/
+//! ROOT/ID/{upper,work}/    what the container writes
+//! ROOT/ID/etc/             files of its /etc that were given
+//! ROOT/ID/launch/          empty; the launching process mounts memory here and works in it
 //! ```
 
 use std::io;
@@ -20,7 +21,6 @@ use crate::cgroup::Cgroup;
 use crate::exit::Exit;
 use crate::files::{self, Durability};
 use crate::process::ProcessId;
-use crate::runtime::LogLimits;
 use crate::spec::ContainerSpec;
 
 /// Most that is read of one of these files. Environment and mounts dominate: a process may be
@@ -44,6 +44,11 @@ impl Directory {
         self.0.join(name)
     }
 
+    /// A place in memory while the container is launched. Nothing of it is needed after.
+    pub fn launch(&self) -> PathBuf {
+        self.join("launch")
+    }
+
     pub fn logs(&self) -> PathBuf {
         self.join("logs")
     }
@@ -56,15 +61,15 @@ pub struct Launch {
     /// The container has a network namespace of its own, which arrives as an open file.
     pub private_network: bool,
     pub cgroup: Cgroup,
-    pub log_limits: LogLimits,
+    /// Who is to start it.
+    pub shim: ProcessId,
 }
 
-/// The processes of a container.
+/// The processes of a container that has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub shim: ProcessId,
-    /// Absent until the container has started.
-    pub init: Option<ProcessId>,
+    pub init: ProcessId,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -284,7 +284,7 @@ impl Runtime {
             spec,
             private_network: matches!(network, Network::Netns(_)),
             cgroup,
-            log_limits: self.config.log_limits,
+            shim: shim.process(),
         };
         launch.write(&directory).map_err(prepare("its directory"))?;
         let netns = match &network {
@@ -325,7 +325,7 @@ impl Runtime {
         if let Some(exit) = Exit::read(&directory)? {
             return Ok(FoundState::Exited(exit));
         }
-        let Some(State { shim, init: Some(init) }) = State::read(&directory)? else {
+        let Some(State { shim, init }) = State::read(&directory)? else {
             return Ok(FoundState::Lost);
         };
         match shim.open()? {
@@ -353,9 +353,13 @@ impl Runtime {
         let directory = self.directory(id);
         let shim = |source| RemoveError::Shim { id: id.to_owned(), source };
         // An unreadable record must not keep the rest from being removed.
-        let state = State::read(&directory).unwrap_or_default();
-        if let Some(State { shim: process, init }) = state {
-            shim::end(process, init).map_err(shim)?;
+        match State::read(&directory) {
+            Ok(Some(state)) => shim::end(state.shim, Some(state.init)).map_err(shim)?,
+            Ok(None) | Err(_) => {
+                if let Ok(launch) = Launch::read(&directory) {
+                    shim::end(launch.shim, None).map_err(shim)?;
+                }
+            }
         }
         self.layout
             .cgroup(&self.parent, id)

@@ -23,9 +23,9 @@ const STATE_DIRECTORY: &str = "oci";
 /// Makes the container's first process, reports it and lets it run its command.
 pub fn start(spec: &Spec, launch: &Launch, environment: Vec<String>, parts: Parts) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::setup("make the container", error);
-    let path = parts.directory.join("config.json");
-    spec.save(&path).map_err(|error| failed(&error))?;
-    let state = parts.directory.join(STATE_DIRECTORY);
+    let bundle = parts.directory.launch();
+    spec.save(bundle.join("config.json")).map_err(|error| failed(&error))?;
+    let state = bundle.join(STATE_DIRECTORY);
     std::fs::create_dir(&state).map_err(|error| failed(&error))?;
 
     let executor = ContainerExecutor::new(
@@ -43,7 +43,7 @@ pub fn start(spec: &Spec, launch: &Launch, environment: Vec<String>, parts: Part
         .with_stderr(parts.stderr)
         .with_root_path(&state)
         .map_err(|error| failed(&error))?
-        .as_init(parts.directory.path())
+        .as_init(&bundle)
         .with_systemd(false)
         .with_detach(true)
         // The shim, not this process, becomes the container's parent.

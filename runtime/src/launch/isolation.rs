@@ -48,7 +48,7 @@ pub fn masked_paths() -> Vec<String> {
 /// Collects the container's cgroup directories in one place, to be mounted into it, and takes
 /// `/sys/fs/cgroup` away from everything that runs in this mount namespace after.
 pub fn cgroup_view(cgroup: &Cgroup, directory: &Directory) -> Result<PathBuf, Failure> {
-    collect(cgroup, &directory.join("cgroup"))
+    collect(cgroup, &directory.launch().join("cgroup"))
         .map_err(|error| Failure::setup("prepare the container's view of its cgroup", &error))
 }
 

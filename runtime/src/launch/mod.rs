@@ -100,7 +100,7 @@ pub fn run(parts: Parts) -> Result<(), Failure> {
     let launch = Launch::read(&parts.directory)
         .map_err(|error| Failure::setup("read what is to be started", &error))?;
     launch.cgroup.join_legacy().map_err(|error| Failure::setup("join the cgroup", &error))?;
-    rootfs::enter_private_namespace()?;
+    rootfs::enter_private_namespace(&parts.directory)?;
     let cgroup_view = isolation::cgroup_view(&launch.cgroup, &parts.directory)?;
     let root = rootfs::mount(&launch.spec, &parts.directory)?;
     root.refuse_redirected_mount_points()?;

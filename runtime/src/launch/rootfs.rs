@@ -7,7 +7,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdir, mkdirat, open, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -35,14 +35,19 @@ pub struct RootFs {
     directory: OwnedFd,
 }
 
-/// Gives this process a mount namespace of its own, from which nothing spreads to the host's.
-pub fn enter_private_namespace() -> Result<(), Failure> {
+/// Gives this process a mount namespace of its own, from which nothing spreads to the host's, and
+/// a place in memory for what only the launch needs.
+pub fn enter_private_namespace(directory: &Directory) -> Result<(), Failure> {
     let failed = |error| Failure::Setup { step: "enter a mount namespace".to_owned(), reason: reason(error) };
     // SAFETY: the process has one thread and shares no file table with another.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.map_err(failed)?;
     // Unmounts of the host still arrive here, so the host's disks are not kept busy.
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount_change("/", flags).map_err(failed)
+    mount_change("/", flags).map_err(failed)?;
+    let place = directory.launch();
+    mkdir(&place, Mode::RWXU).map_err(failed)?;
+    let flags = MountFlags::NODEV | MountFlags::NOSUID;
+    mount_old("tmpfs", &place, "tmpfs", flags, c"mode=0700").map_err(failed)
 }
 
 /// Mounts the layers at `rootfs` in the container's directory.
@@ -88,14 +93,15 @@ const TRUST_NO_LAYER: [(&str, &str); 3] =
 
 impl Overlay {
     fn prepare(spec: &ContainerSpec, directory: &Directory) -> std::io::Result<Self> {
-        let [upper, work, root] = ["upper", "work", "rootfs"].map(|name| directory.join(name));
+        let [upper, work] = ["upper", "work"].map(|name| directory.join(name));
+        let root = directory.launch().join("rootfs");
         for path in [&upper, &work, &root] {
             fs::create_dir(path)?;
         }
         let mut layers: Vec<PathBuf> = spec.layers.iter().rev().cloned().collect();
         if layers.is_empty() {
             // The kernel wants one. An empty image is a legal one.
-            let empty = directory.join("empty");
+            let empty = directory.launch().join("empty");
             fs::create_dir(&empty)?;
             layers.push(empty);
         }

@@ -3,9 +3,9 @@
 //! A disk that refuses writes loses output, never the container: what could not be written is
 //! dropped and the file is cut back to its last whole line.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -119,7 +119,9 @@ impl Writer {
         Ok(())
     }
 
+    /// Many containers never write a word, so the directory too is made only now.
     fn open(&self) -> io::Result<File> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         OpenOptions::new().append(true).create(true).mode(0o600).open(file_path(&self.directory, 0))
     }
 

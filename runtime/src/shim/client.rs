@@ -36,6 +36,7 @@ const LAST_WORDS_BYTES: u64 = 2048;
 pub struct Shim {
     socket: UnixStream,
     pidfd: OwnedFd,
+    process: ProcessId,
     log: File,
 }
 
@@ -57,13 +58,18 @@ pub fn spawn(program: &Program, directory: &Directory, limits: LogLimits) -> io:
         .stdout(Stdio::null())
         .stderr(log.try_clone()?)
         .spawn()?;
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     // A child that nobody has waited for keeps its number.
-    let pidfd = pidfd_open(pid.expect("a process number"), PidfdFlags::empty())?;
-    Ok(Shim { socket, pidfd, log })
+    let pid = i32::try_from(child.id()).expect("a process number");
+    let process = ProcessId::of(pid)?;
+    let pidfd = pidfd_open(Pid::from_raw(pid).expect("not 0"), PidfdFlags::empty())?;
+    Ok(Shim { socket, pidfd, process, log })
 }
 
 impl Shim {
+    pub fn process(&self) -> ProcessId {
+        self.process
+    }
+
     /// Starts the container; returns the shim's pidfd and the container's first process.
     pub fn launch(
         self,

@@ -32,7 +32,7 @@ pub fn start(directory: &Directory) -> Option<Started> {
     // SAFETY: the daemon starts a shim with a socket as standard input, and nothing else of this
     // process uses it.
     let socket = unsafe { UnixStream::from_raw_fd(0) };
-    let result = become_shim(directory)
+    let result = become_shim()
         .and_then(|()| protocol::receive_start(&socket))
         .map_err(|error| Failure::setup("prepare the shim", &error))
         .and_then(|files| match files {
@@ -48,7 +48,7 @@ pub fn start(directory: &Directory) -> Option<Started> {
 }
 
 /// Leaves the daemon's session and takes on a parent's duties.
-fn become_shim(directory: &Directory) -> io::Result<()> {
+fn become_shim() -> io::Result<()> {
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -62,8 +62,9 @@ fn become_shim(directory: &Directory) -> io::Result<()> {
         blocked.add(signal);
     }
     blocked.thread_block()?;
-    let shim = ProcessId::of(getpid().as_raw_nonzero().get())?;
-    State { shim, init: None }.write(directory)
+    // It was run by the number of an open file, and would be known by that.
+    rustix::thread::set_name(c"swarm-shim")?;
+    Ok(())
 }
 
 fn launch(directory: &Directory, files: protocol::Files) -> Result<(ProcessId, Started), Failure> {
@@ -73,7 +74,6 @@ fn launch(directory: &Directory, files: protocol::Files) -> Result<(ProcessId, S
     let (stderr, stderr_end) = open_pipe()?;
     let (report, report_end) = open_pipe()?;
     let shim = pidfd_open(getpid(), PidfdFlags::empty()).map_err(|error| failed(error.into()))?;
-    fs::create_dir(directory.logs()).map_err(failed)?;
     let cgroup = files.cgroup.as_ref().map(AsFd::as_fd);
     match sys::fork_into(cgroup).map_err(failed)? {
         Fork::Child => {
@@ -92,7 +92,7 @@ fn launch(directory: &Directory, files: protocol::Files) -> Result<(ProcessId, S
             let init = collect_reports(report, child)?;
             let identity = ProcessId::of(init).map_err(failed)?;
             let own = ProcessId::of(getpid().as_raw_nonzero().get()).map_err(failed)?;
-            State { shim: own, init: Some(identity) }.write(directory).map_err(failed)?;
+            State { shim: own, init: identity }.write(directory).map_err(failed)?;
             let init = Pid::from_raw(init).expect("a process number");
             Ok((identity, Started { init, stdout, stderr }))
         }

@@ -98,7 +98,9 @@ fn a_directory_without_records_is_lost_and_can_be_removed() {
     fs::create_dir(&directory).unwrap();
     let found = host.runtime.adopt().unwrap().remove(0);
     assert!(matches!(found.state, FoundState::Lost));
-    fs::write(directory.join("state.json"), "{ torn").unwrap();
+    for name in ["state.json", "container.json"] {
+        fs::write(directory.join(name), "{ torn").unwrap();
+    }
     let found = host.runtime.adopt().unwrap().remove(0);
     assert!(matches!(found.state, FoundState::Lost));
     host.runtime.remove("half").unwrap();
