@@ -11,8 +11,8 @@ use swarm_model::Protocol;
 
 use super::{BRIDGE_GROUP, DevName};
 use crate::nft::expression::{Compare, Lookup, Spread};
-use crate::nft::phrase::{A, RuleBuilder, rule};
-use crate::nft::table::{ElementValue, Field, Hook, HookPoint, SetValue, concatenate};
+use crate::nft::phrase::{A, rule};
+use crate::nft::table::{ElementValue, Field, HookPoint, SetValue, concatenate};
 use crate::nft::{Chain, Element, Expression, Family, Set, Table, Transaction, Verdict};
 use crate::node::number;
 
@@ -74,7 +74,7 @@ impl Rules<'_> {
             .iif(Compare::Equal, &bridge)
             .loopback_destination()
             .verdict(Verdict::Drop);
-        chain("raw_prerouting", "filter", HookPoint::Prerouting, -300, vec![guard])
+        Chain::base("raw_prerouting", "filter", HookPoint::Prerouting, -300, vec![guard])
     }
 
     fn nat_output(&self) -> Chain {
@@ -96,7 +96,7 @@ impl Rules<'_> {
                 );
             }
         }
-        chain("nat_output", "nat", HookPoint::Output, -100, rules)
+        Chain::base("nat_output", "nat", HookPoint::Output, -100, rules)
     }
 
     fn nat_postrouting(&self) -> Chain {
@@ -116,11 +116,6 @@ impl Rules<'_> {
                 .oif_group(Compare::Different, BRIDGE_GROUP)
                 .push(Expression::Masquerade),
         ];
-        chain("nat_postrouting", "nat", HookPoint::Postrouting, 100, rules)
+        Chain::base("nat_postrouting", "nat", HookPoint::Postrouting, 100, rules)
     }
-}
-
-fn chain(name: &str, kind: &'static str, point: HookPoint, priority: i32, rules: Vec<RuleBuilder>) -> Chain {
-    let hook = Some(Hook { kind, point, priority });
-    Chain { name: name.to_owned(), hook, rules: rules.into_iter().map(RuleBuilder::finish).collect() }
 }

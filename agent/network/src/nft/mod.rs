@@ -10,5 +10,5 @@ pub mod table;
 mod transaction;
 
 pub use expression::{Expression, Verdict};
-pub use table::{Chain, Element, Family, Field, Hook, Rule, Set, SetValue, Table};
+pub use table::{Chain, Element, Family, Field, Rule, Set, SetValue, Table};
 pub use transaction::Transaction;

@@ -1,6 +1,7 @@
 //! Tables as values: what a table of ours consists of, apart from the kernel.
 
 use super::Expression;
+use super::phrase::RuleBuilder;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -134,6 +135,23 @@ pub struct Chain {
     /// Where packets enter; `None`: only from other chains.
     pub hook: Option<Hook>,
     pub rules: Vec<Rule>,
+}
+
+impl Chain {
+    /// A chain that packets enter from a hook.
+    pub fn base(
+        name: &str,
+        kind: &'static str,
+        point: HookPoint,
+        priority: i32,
+        rules: impl IntoIterator<Item = RuleBuilder>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            hook: Some(Hook { kind, point, priority }),
+            rules: rules.into_iter().map(RuleBuilder::finish).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

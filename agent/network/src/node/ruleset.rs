@@ -10,9 +10,9 @@ use std::net::Ipv4Addr;
 
 use crate::address_plan::{AddressPlan, MARK_FLAG, MARK_MASK};
 use crate::nft::expression::{Base, Compare, Conntrack, Lookup, Meta, Refusal, Spread};
-use crate::nft::phrase::{A, B, C, RuleBuilder, STATE_ESTABLISHED, STATE_NEW, STATE_RELATED, TCP, rule};
+use crate::nft::phrase::{A, B, C, STATE_ESTABLISHED, STATE_NEW, STATE_RELATED, TCP, rule};
 use crate::nft::table::HookPoint;
-use crate::nft::{Chain, Expression, Family, Field, Hook, Set, SetValue, Table, Verdict};
+use crate::nft::{Chain, Expression, Family, Field, Set, SetValue, Table, Verdict};
 
 /// Name of the tunnel device.
 pub const TUNNEL: &str = "sw-mesh";
@@ -59,29 +59,23 @@ impl Parameters {
 
 /// The table that sends packets back to the node through which their connection came in.
 pub fn netdev_table(parameters: &Parameters) -> Table {
-    let to_peer = Chain {
-        name: "to_peer".to_owned(),
-        hook: Some(Hook { kind: "filter", point: HookPoint::Egress(TUNNEL.to_owned()), priority: 0 }),
-        rules: vec![
-            rule(format!("meta mark & {MARK_FLAG:#x} == 0 accept"))
-                .meta(Meta::Mark, A)
-                .and(A, MARK_FLAG)
-                .zero(A)
-                .verdict(Verdict::Accept),
-            rule(format!("ether daddr set meta mark & {MARK_MASK:#x} map @{PEER_MAC}"))
-                .meta(Meta::Mark, A)
-                .and(A, MARK_MASK)
-                .lookup(PEER_MAC, A, Lookup::Value(A))
-                .push(Expression::SetPayload { base: Base::Link, offset: 0, length: 6, from: A }),
-            // The outer packet would inherit the mark and be routed into the tunnel again.
-            rule("meta mark set 0")
-                .push(Expression::Immediate(A, 0u32.to_ne_bytes().to_vec()))
-                .push(Expression::SetMeta(Meta::Mark, A)),
-        ]
-        .into_iter()
-        .map(RuleBuilder::finish)
-        .collect(),
-    };
+    let rules = [
+        rule(format!("meta mark & {MARK_FLAG:#x} == 0 accept"))
+            .meta(Meta::Mark, A)
+            .and(A, MARK_FLAG)
+            .zero(A)
+            .verdict(Verdict::Accept),
+        rule(format!("ether daddr set meta mark & {MARK_MASK:#x} map @{PEER_MAC}"))
+            .meta(Meta::Mark, A)
+            .and(A, MARK_MASK)
+            .lookup(PEER_MAC, A, Lookup::Value(A))
+            .push(Expression::SetPayload { base: Base::Link, offset: 0, length: 6, from: A }),
+        // The outer packet would inherit the mark and be routed into the tunnel again.
+        rule("meta mark set 0")
+            .push(Expression::Immediate(A, 0u32.to_ne_bytes().to_vec()))
+            .push(Expression::SetMeta(Meta::Mark, A)),
+    ];
+    let to_peer = Chain::base("to_peer", "filter", HookPoint::Egress(TUNNEL.to_owned()), 0, rules);
     Table {
         family: Family::Netdev,
         name: TABLE.to_owned(),
@@ -125,14 +119,6 @@ fn ip_sets() -> Vec<Set> {
     ]
 }
 
-fn chain(name: &str, kind: &'static str, point: HookPoint, priority: i32, rules: Vec<RuleBuilder>) -> Chain {
-    Chain {
-        name: name.to_owned(),
-        hook: Some(Hook { kind, point, priority }),
-        rules: rules.into_iter().map(RuleBuilder::finish).collect(),
-    }
-}
-
 fn raw_prerouting(vxlan_port: u16) -> Chain {
     let rules = vec![
         // Task devices accept packets for loopback addresses as answers to the node's own connections; nobody else
@@ -159,7 +145,7 @@ fn raw_prerouting(vxlan_port: u16) -> Chain {
             .lookup(PEER_ZONE, A, Lookup::Value(A))
             .push(Expression::SetConntrack { key: Conntrack::Zone, direction: Some(0), from: A }),
     ];
-    chain("raw_prerouting", "filter", HookPoint::Prerouting, -300, rules)
+    Chain::base("raw_prerouting", "filter", HookPoint::Prerouting, -300, rules)
 }
 
 fn mangle_prerouting() -> Chain {
@@ -183,7 +169,7 @@ fn mangle_prerouting() -> Chain {
         .conntrack(Conntrack::Mark, A)
         .push(Expression::SetMeta(Meta::Mark, A)),
     ];
-    chain("mangle_prerouting", "filter", HookPoint::Prerouting, -150, rules)
+    Chain::base("mangle_prerouting", "filter", HookPoint::Prerouting, -150, rules)
 }
 
 fn nat_prerouting(vxlan_port: u16) -> Chain {
@@ -204,7 +190,7 @@ fn nat_prerouting(vxlan_port: u16) -> Chain {
             .protocol_and_port()
             .lookup(PUBLISHED, A, Lookup::Verdict),
     ];
-    chain("nat_prerouting", "nat", HookPoint::Prerouting, -100, rules)
+    Chain::base("nat_prerouting", "nat", HookPoint::Prerouting, -100, rules)
 }
 
 fn nat_output() -> Chain {
@@ -219,7 +205,7 @@ fn nat_output() -> Chain {
             .protocol_and_port()
             .lookup(PUBLISHED, A, Lookup::Verdict),
     ];
-    chain("nat_output", "nat", HookPoint::Output, -100, rules)
+    Chain::base("nat_output", "nat", HookPoint::Output, -100, rules)
 }
 
 fn input() -> Chain {
@@ -239,7 +225,7 @@ fn input() -> Chain {
             .lookup(UNSERVED, A, Lookup::Member)
             .push(Expression::Reject(Refusal::PortUnreachable)),
     ];
-    chain("input", "filter", HookPoint::Input, 0, rules)
+    Chain::base("input", "filter", HookPoint::Input, 0, rules)
 }
 
 fn forward(vxlan_port: u16) -> Chain {
@@ -287,7 +273,7 @@ fn forward(vxlan_port: u16) -> Chain {
             .oif_group(Compare::Equal, TASK_GROUP)
             .verdict(Verdict::Drop),
     ];
-    chain("forward", "filter", HookPoint::Forward, 0, rules)
+    Chain::base("forward", "filter", HookPoint::Forward, 0, rules)
 }
 
 fn nat_postrouting(tunnel: Ipv4Addr) -> Chain {
@@ -323,7 +309,7 @@ fn nat_postrouting(tunnel: Ipv4Addr) -> Chain {
             .oif(Compare::Different, TUNNEL)
             .push(Expression::Masquerade),
     ];
-    chain("nat_postrouting", "nat", HookPoint::Postrouting, 100, rules)
+    Chain::base("nat_postrouting", "nat", HookPoint::Postrouting, 100, rules)
 }
 
 /// Name of the chain that picks one of `count` slots.

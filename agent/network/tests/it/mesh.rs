@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use swarm_network::{Mesh, Protocol};
 
 use crate::world::{
-    Answer, Connection, PATIENCE, Server, World, ask, bound_stream, host_port, tcp, udp, with_nodes,
+    Answer, Connection, PATIENCE, Server, World, ask, ask_with, bound_stream, host_port, tcp, udp, with_nodes,
 };
 
 const PORT: u16 = 8080;
@@ -30,6 +30,22 @@ fn every_node_answers_for_a_task_on_one_and_the_task_sees_the_client() {
                 assert!(from_client(world, &answer), "through node {i} the task saw {answer:?}");
             }
         }
+    });
+}
+
+#[test]
+fn packets_larger_than_the_tunnel_get_through() {
+    with_nodes(2, |world| {
+        let task = world.task(2, 0, "web.1");
+        world.publish(PORT, &[&task]);
+        let through = world.endpoint(1, PORT);
+        world.at_client(|| {
+            let mut connection = Connection::open(through, PATIENCE).unwrap();
+            connection.echo(&"x".repeat(1_000_000)).unwrap();
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+            let answer = ask_with(&socket, through, PATIENCE, &[b'x'; 4000]).unwrap();
+            assert_eq!(answer.name, "web.1");
+        });
     });
 }
 

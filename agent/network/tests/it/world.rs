@@ -309,8 +309,17 @@ pub fn tcp(to: SocketAddrV4) -> io::Result<Answer> {
 
 /// Sends a datagram from a socket and reads the answer.
 pub fn ask(socket: &UdpSocket, to: SocketAddrV4, patience: Duration) -> io::Result<Answer> {
+    ask_with(socket, to, patience, b"hello")
+}
+
+pub fn ask_with(
+    socket: &UdpSocket,
+    to: SocketAddrV4,
+    patience: Duration,
+    question: &[u8],
+) -> io::Result<Answer> {
     socket.set_read_timeout(Some(patience))?;
-    socket.send_to(b"hello", to)?;
+    socket.send_to(question, to)?;
     let mut buffer = [0; 2048];
     let (length, from) = socket.recv_from(&mut buffer)?;
     assert_eq!(from, to.into(), "the answer comes from the address that was asked");
