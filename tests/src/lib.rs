@@ -1,1 +1,4 @@
-//! (to be written)
+//! What tests and benchmarks of the whole product are made of.
+#![forbid(unsafe_code)]
+
+pub mod e2e;

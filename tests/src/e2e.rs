@@ -1,0 +1,18 @@
+//! The multi-host harness: real `swarmd` and `swarmctl` processes, each node in a network namespace of its own.
+//!
+//! Everything a test makes carries the test's name and is removed when its [`Cluster`] is dropped, also after a panic.
+
+mod cluster;
+mod http;
+mod image;
+mod leaks;
+mod process;
+mod registry;
+mod wait;
+
+pub use cluster::{Cluster, Options, Output, TaskRow};
+pub use http::{get, get_from, try_get};
+pub use image::{Archive, append, busybox_image, demo_image};
+pub use process::{binary, require_root};
+pub use registry::Registry;
+pub use wait::eventually;

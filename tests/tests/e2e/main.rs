@@ -1,0 +1,9 @@
+//! End-to-end tests: real daemons as hosts in network namespaces, real containers. They need root.
+
+mod bad_input;
+mod crashes;
+mod images;
+mod limits;
+mod main_job;
+mod operations;
+mod run;
