@@ -12,6 +12,8 @@ mod rounds;
 mod sessions;
 mod writes;
 
+use std::hash::{BuildHasher, Hasher};
+
 use bytes::Bytes;
 use prost011::Message as _;
 use swarm_model::Timestamp;
@@ -123,6 +125,16 @@ impl ManagerCore {
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let leader = self.leader.as_ref().and_then(Leader::next_wakeup);
         self.consensus.next_tick().into_iter().chain(leader).min().filter(|_| !self.stopped)
+    }
+
+    /// Index of the applied state and a digest of it: equal on all managers that applied the same index. For checkers.
+    pub fn fingerprint(&self) -> (u64, u64) {
+        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+        for object in self.store.export() {
+            hasher.write(&object.key.0);
+            hasher.write(&object.value);
+        }
+        (self.store.applied(), hasher.finish())
     }
 
     fn end_batch(&mut self, effects: &mut Vec<Effect>) {

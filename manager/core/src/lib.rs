@@ -6,9 +6,13 @@
 
 pub mod api;
 pub mod door;
-pub mod scheduler;
+
+mod core;
 
 mod admission;
+mod leader;
+pub mod orchestrator;
+pub mod scheduler;
 
 mod consensus;
 mod dispatcher;
@@ -17,4 +21,7 @@ mod store;
 mod addresses;
 mod lookup;
 mod randomness;
-pub mod orchestrator;
+mod views;
+mod watch;
+
+pub use core::{ManagerCore, StartError};

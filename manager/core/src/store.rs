@@ -9,7 +9,7 @@ mod indexes;
 mod object;
 mod service;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;

@@ -1,2 +1,8 @@
-//! Tests of the manager core through its public doors.
+//! The crate from outside: the scheduler's scenarios, and whole clusters in one thread under one seed.
+
+mod checks;
+mod leadership;
+mod lifecycle;
+mod recovery;
 mod scheduler;
+mod sim;
