@@ -44,7 +44,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     print_times("start", &mut started);
     print_times("start to exit", &mut ended);
     print_times("runc run", &mut runc);
-    print_shim_memory(&runtime, &layer)
+    print_shim_memory(&runtime, &layer)?;
+    runtime.remove_cgroup_parent();
+    Ok(())
 }
 
 fn spec(layer: &Path, id: &str, command: &str) -> ContainerSpec {

@@ -294,6 +294,10 @@ impl Runtime {
         let unified =
             launch.cgroup.open_unified().map_err(|source| StartError::Cgroup { id: id.clone(), source })?;
         let (pidfd, init) = shim.launch(&id, netns, unified.as_ref().map(AsFd::as_fd))?;
+        launch
+            .cgroup
+            .limit_cpu(&launch.spec.resources)
+            .map_err(|source| StartError::Cgroup { id: id.clone(), source })?;
         Ok(Container { id, directory, cgroup: launch.cgroup, init, shim: pidfd })
     }
 
@@ -373,6 +377,12 @@ impl Runtime {
     #[must_use]
     pub fn log_reader(&self, id: &str, options: crate::logs::ReadOptions) -> Reader {
         Reader::new(self.directory(id).logs(), options)
+    }
+
+    /// Removes the cgroup parent where no container is left, for a runtime that is not to be used
+    /// again.
+    pub fn remove_cgroup_parent(&self) {
+        self.layout.remove(&self.parent);
     }
 
     fn directory(&self, id: &str) -> Directory {

@@ -151,6 +151,8 @@ const HOSTNAME_LIMIT: usize = 64;
 const ENTRIES_LIMIT: usize = 10_000;
 /// Least memory that a container can start in: the launching process is accounted to it.
 const MEMORY_LEAST_BYTES: u64 = 4 << 20;
+/// Least number of processes: making a container takes three.
+const PIDS_LEAST: u64 = 4;
 /// Kernel settings beside `net.` and `fs.mqueue.` that are isolated by the IPC namespace.
 const IPC_SYSCTLS: [&str; 8] = [
     "kernel.msgmax",
@@ -295,7 +297,10 @@ impl ContainerSpec {
             let reason = format!("a memory limit is at least {MEMORY_LEAST_BYTES} bytes");
             return invalid("resources", reason);
         }
-        let zero = [("cpu_nanos", cpu_nanos), ("cpu_shares", cpu_shares), ("pids", pids)];
+        if pids.is_some_and(|pids| pids < PIDS_LEAST) {
+            return invalid("resources", format!("a limit of processes is at least {PIDS_LEAST}"));
+        }
+        let zero = [("cpu_nanos", cpu_nanos), ("cpu_shares", cpu_shares)];
         match zero.into_iter().find(|(_, value)| *value == Some(0)) {
             Some((name, _)) => invalid("resources", format!("{name} is 0; leave it out for no limit")),
             None => Ok(()),

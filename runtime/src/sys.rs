@@ -1,7 +1,7 @@
 //! System calls that no safe crate offers in the form needed here.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::signal::Signal;
 
@@ -99,6 +99,23 @@ pub fn reset_signals() -> io::Result<()> {
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()?;
     Ok(())
+}
+
+/// Closes every file but the standard three, and those are let go to `/dev/null`: a process that
+/// stays must not keep a pipe open that others wait on. `closed` is one of them, named so that
+/// the caller says which file it is about.
+pub fn close_all_but_standard(closed: RawFd) {
+    debug_assert!(closed > 2, "a standard file is not closed");
+    // SAFETY: the caller is a process of its own that uses no file after this.
+    unsafe {
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        for standard in 0..=2 {
+            if null >= 0 {
+                libc::dup2(null, standard);
+            }
+        }
+        libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);
+    }
 }
 
 /// Gives memory that the allocator holds free back to the kernel.

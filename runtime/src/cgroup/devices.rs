@@ -165,6 +165,9 @@ fn program() -> Vec<Instruction> {
     program
 }
 
+#[cfg(test)]
+mod tests;
+
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
     // SAFETY: the kernel reads as many bytes as the structure has; the pointers in it outlive the
     // call.

@@ -78,6 +78,15 @@ impl Layout {
         Ok(())
     }
 
+    /// Removes the parent directory in every hierarchy where it is empty.
+    pub fn remove(&self, parent: &Path) {
+        let legacy = self.legacy.iter().map(|mount| &mount.path);
+        for mount in legacy.chain(&self.unified) {
+            // In use, or gone: both are fine.
+            let _ = fs::remove_dir(mount.join(parent));
+        }
+    }
+
     /// The directories of the container `id`; nothing is made.
     pub fn cgroup(&self, parent: &Path, id: &str) -> Cgroup {
         let of = |mount: &Path| mount.join(parent).join(id);

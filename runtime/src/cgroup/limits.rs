@@ -29,6 +29,19 @@ pub fn apply(cgroup: &Cgroup, resources: &Resources) -> Result<(), CgroupError> 
     Ok(())
 }
 
+pub fn apply_cpu_quota(cgroup: &Cgroup, resources: &Resources) -> Result<(), CgroupError> {
+    let Some(nanos) = resources.cpu_nanos else { return Ok(()) };
+    let quota = quota_micros(nanos);
+    match (cgroup.legacy_directory(Controller::Cpu), &cgroup.unified) {
+        (Some(path), _) => {
+            write_file(&path.join("cpu.cfs_period_us"), &CPU_PERIOD_MICROS.to_string())?;
+            write_file(&path.join("cpu.cfs_quota_us"), &quota.to_string())
+        }
+        (None, Some(path)) => write_file(&path.join("cpu.max"), &format!("{quota} {CPU_PERIOD_MICROS}")),
+        (None, None) => Ok(()),
+    }
+}
+
 fn legacy_memory(path: &Path, resources: &Resources) -> Result<(), CgroupError> {
     let Some(bytes) = resources.memory_bytes else { return Ok(()) };
     let bytes = bytes.to_string();
@@ -45,10 +58,6 @@ fn legacy_cpu(path: &Path, resources: &Resources) -> Result<(), CgroupError> {
     if let Some(shares) = resources.cpu_shares {
         write_file(&path.join("cpu.shares"), &shares.to_string())?;
     }
-    if let Some(nanos) = resources.cpu_nanos {
-        write_file(&path.join("cpu.cfs_period_us"), &CPU_PERIOD_MICROS.to_string())?;
-        write_file(&path.join("cpu.cfs_quota_us"), &quota_micros(nanos).to_string())?;
-    }
     Ok(())
 }
 
@@ -62,10 +71,6 @@ fn unified_memory_and_cpu(path: &Path, resources: &Resources) -> Result<(), Cgro
     }
     if let Some(shares) = resources.cpu_shares {
         write_file(&path.join("cpu.weight"), &weight(shares).to_string())?;
-    }
-    if let Some(nanos) = resources.cpu_nanos {
-        let value = format!("{} {CPU_PERIOD_MICROS}", quota_micros(nanos));
-        write_file(&path.join("cpu.max"), &value)?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use nix::errno::Errno;
 
+use super::reaper;
 use super::seccomp::Program;
 use super::{Failure, Report};
 use crate::container::ended;
@@ -32,6 +33,8 @@ pub struct ContainerExecutor {
     arguments: Vec<CString>,
     environment: Vec<CString>,
     filter: Program,
+    /// The command gets a reaper.
+    init: bool,
     /// Numbers, not owned files: libcontainer copies the executor and forks.
     shim: RawFd,
     report: RawFd,
@@ -65,6 +68,7 @@ impl ContainerExecutor {
             command,
             search_path,
             filter,
+            init: spec.init,
             shim,
             report,
         })
@@ -91,6 +95,11 @@ impl ContainerExecutor {
         let prepared = self.tie_to_shim().and_then(|()| {
             sys::reset_signals().map_err(|error| Failure::setup("reset signals", &error))?;
             self.filter.install().map_err(|error| Failure::setup("install the system call filter", &error))
+        });
+        let prepared = prepared.and_then(|()| match self.init {
+            true => reaper::continue_in_child(self.report)
+                .map_err(|error| Failure::setup("start the reaper", &error)),
+            false => Ok(()),
         });
         match prepared {
             Ok(()) => self.execute(),

@@ -13,6 +13,7 @@ mod executor;
 mod files;
 mod isolation;
 pub(crate) mod oci;
+mod reaper;
 pub(crate) mod rootfs;
 mod seccomp;
 mod user;

@@ -1,9 +1,9 @@
 //! The daemon's side: starting a shim, having it start a container, ending it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -29,13 +29,14 @@ const END_WAIT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 /// container as long as [`crate::cgroup`] does.
 const OWN_END_WAIT: Timespec = Timespec { tv_sec: 12, tv_nsec: 0 };
 /// How much of a dead shim's log becomes part of the error.
-const LAST_WORDS_BYTES: u64 = 2048;
+const LAST_WORDS_BYTES: usize = 2048;
 
-/// A shim that waits for the word to start its container. Dropped, it ends.
+/// A shim that waits for the word to start its container. Dropped before that, it ends.
 #[derive(Debug)]
 pub struct Shim {
     socket: UnixStream,
-    pidfd: OwnedFd,
+    /// `None` once it has a container.
+    pidfd: Option<OwnedFd>,
     process: ProcessId,
     log: File,
 }
@@ -62,7 +63,7 @@ pub fn spawn(program: &Program, directory: &Directory, limits: LogLimits) -> io:
     let pid = i32::try_from(child.id()).expect("a process number");
     let process = ProcessId::of(pid)?;
     let pidfd = pidfd_open(Pid::from_raw(pid).expect("not 0"), PidfdFlags::empty())?;
-    Ok(Shim { socket, pidfd, process, log })
+    Ok(Shim { socket, pidfd: Some(pidfd), process, log })
 }
 
 impl Shim {
@@ -72,32 +73,41 @@ impl Shim {
 
     /// Starts the container; returns the shim's pidfd and the container's first process.
     pub fn launch(
-        self,
+        mut self,
         id: &str,
         netns: Option<BorrowedFd<'_>>,
         cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<(OwnedFd, ProcessId), StartError> {
+        let id = || id.to_owned();
         let answer = protocol::send_start(&self.socket, netns, cgroup)
             .and_then(|()| self.socket.set_read_timeout(Some(START_WAIT)))
             .and_then(|()| protocol::receive_answer(&self.socket));
         match answer {
-            Ok(Some(Answer::Started(init))) => Ok((self.pidfd, init)),
-            Ok(Some(Answer::Failed(failure))) => Err(StartError::Failed { id: id.to_owned(), failure }),
-            Ok(None) | Err(_) => {
-                let _ = kill_and_wait(self.pidfd.as_fd());
-                let last_words = self.last_words();
-                Err(StartError::ShimDied { id: id.to_owned(), last_words })
+            Ok(Some(Answer::Started(init))) => {
+                let pidfd = self.pidfd.take().expect("taken only here");
+                Ok((pidfd, init))
             }
+            Ok(Some(Answer::Failed(failure))) => Err(StartError::Failed { id: id(), failure }),
+            Ok(None) | Err(_) => Err(StartError::ShimDied { id: id(), last_words: self.last_words() }),
         }
     }
 
-    fn last_words(mut self) -> String {
-        let mut words = Vec::new();
-        let length = self.log.seek(SeekFrom::End(0)).unwrap_or(0);
-        let _ = self.log.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS_BYTES)));
-        let _ = self.log.take(LAST_WORDS_BYTES).read_to_end(&mut words);
-        let words = String::from_utf8_lossy(&words).trim().replace('\n', "; ");
+    fn last_words(&self) -> String {
+        let length = self.log.metadata().map_or(0, |metadata| metadata.len());
+        let mut words = vec![0; LAST_WORDS_BYTES];
+        let start = length.saturating_sub(LAST_WORDS_BYTES as u64);
+        let read = self.log.read_at(&mut words, start).unwrap_or(0);
+        let words = String::from_utf8_lossy(&words[..read]).trim().replace('\n', "; ");
         if words.is_empty() { words } else { format!(": {words}") }
+    }
+}
+
+impl Drop for Shim {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.pidfd {
+            // One that cannot be killed is in the hands of the kernel.
+            let _ = kill_and_wait(pidfd.as_fd());
+        }
     }
 }
 

@@ -95,7 +95,7 @@ fn a_bad_specification_is_refused_before_anything_is_made() {
         let mount = Mount::Tmpfs { target: target.into(), size_bytes: 0 };
         check(&|spec| spec.mounts.push(mount.clone()), "mounts: ");
     }
-    check(&|spec| spec.resources.pids = Some(0), "resources: pids is 0");
+    check(&|spec| spec.resources.pids = Some(0), "resources: a limit of processes is at least 4");
 }
 
 #[test]
@@ -185,6 +185,30 @@ fn signals_reach_the_first_process() {
     let error = container.signal(Signal::TERM).unwrap_err();
     assert_eq!(error.to_string(), "container signal is not running");
     host.runtime.remove("signal").unwrap();
+}
+
+#[test]
+fn a_reaper_passes_signals_on_and_collects_orphans() {
+    let host = Host::new();
+    // Without a reaper, the shell would be process 1 and keep the default action from it.
+    let script = "echo pid $$; (sleep 0.01 &); sleep 0.2; grep -l 'State:.Z' /proc/[0-9]*/status | wc -l; cat /proc/1/comm; echo ready; exec sleep 600";
+    let mut spec = host.shell("init", script);
+    spec.init = true;
+    let container = host.runtime.start(spec).unwrap();
+    host.wait_for_line("init", "ready");
+    container.signal(Signal::TERM).unwrap();
+    let run = host.finish(&container);
+    assert_eq!(run.stdout, "pid 2\n0\ninit\nready\n", "{run:?}");
+    assert_eq!(run.exit.code, 128 + 15, "{run:?}");
+    host.runtime.remove("init").unwrap();
+
+    let mut spec = host.shell("missing", "true");
+    spec.args = vec!["nginx".to_owned()];
+    spec.init = true;
+    assert!(host.refused(spec).contains("command not found: \"nginx\""));
+    let mut spec = host.shell("code", "exit 9");
+    spec.init = true;
+    assert_eq!(host.run(spec).exit.code, 9);
 }
 
 #[test]

@@ -16,6 +16,22 @@ fn a_memory_hog_is_killed_and_reported() {
 }
 
 #[test]
+fn too_little_memory_to_start_is_said() {
+    let host = Host::new();
+    let mut spec = host.shell("tiny", "sleep 600");
+    spec.resources.memory_bytes = Some(4 << 20);
+    // It may just fit; if it does not, the error must say why.
+    match host.runtime.start(spec) {
+        Ok(container) => {
+            container.kill().unwrap();
+            host.finish(&container);
+            host.runtime.remove("tiny").unwrap();
+        }
+        Err(error) => assert!(error.to_string().contains("signal 9"), "{error}"),
+    }
+}
+
+#[test]
 fn a_fork_bomb_is_capped() {
     let host = Host::new();
     let script = "i=0; while [ $i -lt 200 ]; do sleep 600 & i=$((i+1)); done; echo never";

@@ -124,10 +124,17 @@ impl Host {
         error.to_string()
     }
 
+    /// The cgroup parent, wherever it may be.
+    fn hierarchies(&self) -> impl Iterator<Item = PathBuf> {
+        let root = PathBuf::from("/sys/fs/cgroup");
+        let mounts = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path());
+        let all = std::iter::once(root).chain(mounts.filter(|path| path.is_dir()));
+        all.map(|mount| mount.join(&self.cgroup_parent))
+    }
+
     pub fn cgroups(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
-            let parent = hierarchy.unwrap().path().join(&self.cgroup_parent);
+        for parent in self.hierarchies() {
             let Ok(entries) = fs::read_dir(parent) else { continue };
             found.extend(entries.map(|e| e.unwrap().path()).filter(|path| path.is_dir()));
         }
@@ -151,9 +158,9 @@ impl Drop for Host {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(home), "mounts left below {home}");
         assert_eq!(processes_of(home), Vec::<i32>::new(), "processes left");
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
-            let _ = fs::remove_dir(hierarchy.unwrap().path().join(&self.cgroup_parent));
-        }
+        self.runtime.remove_cgroup_parent();
+        let parents = self.hierarchies().filter(|path| path.exists()).collect::<Vec<_>>();
+        assert!(parents.is_empty(), "{parents:?} left");
     }
 }
 
