@@ -10,7 +10,7 @@ mod tasks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use swarm_model::{AgentMessage, TaskId, Timestamp};
+use swarm_model::{AgentMessage, Assignment, TaskId, TaskStatus, Timestamp};
 
 use crate::door::{Change, Config, Effect, Event, Found, ImageRefKey, NodeRecord, Operation, Recovered};
 use crate::lane::Lane;
@@ -128,6 +128,11 @@ impl AgentCore {
         self.dialer.connection()
     }
 
+    /// A task that is assigned and not being removed: its orders, and how far it is.
+    pub fn task(&self, task: TaskId) -> Option<(&Assignment, &TaskStatus)> {
+        self.tasks.get(&task).map(|entry| (&*entry.assignment, &entry.status))
+    }
+
     /// Tasks of which anything is on this node.
     pub fn task_count(&self) -> usize {
         self.tasks.len() + self.removals.len()
@@ -238,8 +243,11 @@ impl AgentCore {
     }
 
     fn collect_garbage(&mut self, now: Timestamp) {
-        let used = self.tasks.values().map(|entry| ImageRefKey::from(&entry.assignment.spec.container.image));
-        self.operations.push(Operation::CollectGarbage { images: used.collect() });
+        let removing =
+            self.removals.values().filter_map(|removal| Some(&removal.record.as_ref()?.assignment));
+        let assigned = self.tasks.values().map(|entry| &entry.assignment).chain(removing);
+        let images = assigned.map(|assignment| ImageRefKey::from(&assignment.spec.container.image)).collect();
+        self.operations.push(Operation::CollectGarbage { images });
         self.timers.set(Timer::CollectGarbage, now + GARBAGE_INTERVAL);
     }
 }

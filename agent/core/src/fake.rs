@@ -107,7 +107,12 @@ impl FakeNode {
         if self.next_event_at()? > now {
             return None;
         }
-        self.coming.pop_first().map(|(_, event)| event)
+        self.pop_next().map(|(_, event)| event)
+    }
+
+    /// Takes the next event with its time, for whoever waits for it by a clock of their own.
+    pub fn pop_next(&mut self) -> Option<(Timestamp, Event)> {
+        self.coming.pop_first().map(|((at, _), event)| (at, event))
     }
 
     /// Tasks whose container runs.
