@@ -64,18 +64,15 @@ impl Layout {
         self.legacy.iter().any(|mount| mount.controllers.contains(&controller))
     }
 
-    /// Makes the parent directory of all containers in every hierarchy and, where version 2 is
-    /// the only one, hands it the controllers.
+    /// Makes the parent directory of all containers in every hierarchy, and hands the version 2
+    /// one the controllers that version 1 has not got.
     pub fn prepare(&self, parent: &Path) -> Result<(), CgroupError> {
         for mount in &self.legacy {
             create(&mount.path.join(parent))?;
         }
         let Some(unified) = &self.unified else { return Ok(()) };
         create(&unified.join(parent))?;
-        if self.legacy.is_empty() {
-            delegate(unified, parent)?;
-        }
-        Ok(())
+        delegate(unified, parent)
     }
 
     /// Removes the parent directory in every hierarchy where it is empty.
@@ -123,6 +120,9 @@ fn enable(directory: &Path) -> Result<(), CgroupError> {
         .filter(|name| available.split_ascii_whitespace().any(|a| a == **name))
         .map(|name| format!("+{name}"))
         .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
     write_file(&directory.join("cgroup.subtree_control"), &wanted.join(" "))
 }
 

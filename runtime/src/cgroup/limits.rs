@@ -1,5 +1,6 @@
 //! Limits in the words of both cgroup versions.
 
+use std::io;
 use std::path::Path;
 
 use super::{Cgroup, CgroupError, Controller, write_file};
@@ -10,67 +11,69 @@ const CPU_PERIOD_MICROS: u64 = 100_000;
 /// Least quota that the kernel takes.
 const CPU_QUOTA_LEAST_MICROS: u64 = 1_000;
 
+/// Where a limit is set. A limit that was asked for and has no place is an error; the default one
+/// on processes is left out.
+enum Place<'a> {
+    Legacy(&'a Path),
+    Unified(&'a Path),
+}
+
 pub fn apply(cgroup: &Cgroup, resources: &Resources) -> Result<(), CgroupError> {
-    let unified = cgroup.unified.as_deref();
-    if let Some(path) = cgroup.legacy_directory(Controller::Memory) {
-        legacy_memory(path, resources)?;
+    if let Some(bytes) = resources.memory_bytes {
+        limit_memory(&place(cgroup, Controller::Memory)?, bytes)?;
     }
-    if let Some(path) = cgroup.legacy_directory(Controller::Cpu) {
-        legacy_cpu(path, resources)?;
+    if let Some(shares) = resources.cpu_shares {
+        match place(cgroup, Controller::Cpu)? {
+            Place::Legacy(path) => write_file(&path.join("cpu.shares"), &shares.to_string())?,
+            Place::Unified(path) => {
+                write_file(&path.join("cpu.weight"), &weight(shares).to_string())?;
+            }
+        }
     }
-    let pids = resources.pids.unwrap_or(DEFAULT_PIDS_LIMIT).to_string();
-    if let Some(path) = cgroup.legacy_directory(Controller::Pids) {
-        write_file(&path.join("pids.max"), &pids)?;
+    match (place(cgroup, Controller::Pids), resources.pids) {
+        (Ok(Place::Legacy(path) | Place::Unified(path)), pids) => {
+            let pids = pids.unwrap_or(DEFAULT_PIDS_LIMIT);
+            write_file(&path.join("pids.max"), &pids.to_string())
+        }
+        (Err(error), Some(_)) => Err(error),
+        (Err(_), None) => Ok(()),
     }
-    if let (Some(path), true) = (unified, cgroup.legacy.is_empty()) {
-        write_file(&path.join("pids.max"), &pids)?;
-        unified_memory_and_cpu(path, resources)?;
-    }
-    Ok(())
 }
 
 pub fn apply_cpu_quota(cgroup: &Cgroup, resources: &Resources) -> Result<(), CgroupError> {
     let Some(nanos) = resources.cpu_nanos else { return Ok(()) };
     let quota = quota_micros(nanos);
-    match (cgroup.legacy_directory(Controller::Cpu), &cgroup.unified) {
-        (Some(path), _) => {
+    match place(cgroup, Controller::Cpu)? {
+        Place::Legacy(path) => {
             write_file(&path.join("cpu.cfs_period_us"), &CPU_PERIOD_MICROS.to_string())?;
             write_file(&path.join("cpu.cfs_quota_us"), &quota.to_string())
         }
-        (None, Some(path)) => write_file(&path.join("cpu.max"), &format!("{quota} {CPU_PERIOD_MICROS}")),
-        (None, None) => Ok(()),
+        Place::Unified(path) => write_file(&path.join("cpu.max"), &format!("{quota} {CPU_PERIOD_MICROS}")),
     }
 }
 
-fn legacy_memory(path: &Path, resources: &Resources) -> Result<(), CgroupError> {
-    let Some(bytes) = resources.memory_bytes else { return Ok(()) };
-    let bytes = bytes.to_string();
-    write_file(&path.join("memory.limit_in_bytes"), &bytes)?;
-    // Absent where the kernel does not account swap.
-    let with_swap = path.join("memory.memsw.limit_in_bytes");
-    if with_swap.exists() {
-        write_file(&with_swap, &bytes)?;
+fn place(cgroup: &Cgroup, controller: Controller) -> Result<Place<'_>, CgroupError> {
+    if let Some(path) = cgroup.legacy_directory(controller) {
+        return Ok(Place::Legacy(path));
     }
-    Ok(())
+    cgroup.unified_with(controller).map(Place::Unified).ok_or_else(|| {
+        let known = cgroup.directories().next().unwrap_or(Path::new("/sys/fs/cgroup"));
+        let missing = format!("the {} controller is not enabled on this host", controller.name());
+        CgroupError::new("limit", known, io::Error::other(missing))
+    })
 }
 
-fn legacy_cpu(path: &Path, resources: &Resources) -> Result<(), CgroupError> {
-    if let Some(shares) = resources.cpu_shares {
-        write_file(&path.join("cpu.shares"), &shares.to_string())?;
-    }
-    Ok(())
-}
-
-fn unified_memory_and_cpu(path: &Path, resources: &Resources) -> Result<(), CgroupError> {
-    if let Some(bytes) = resources.memory_bytes {
-        write_file(&path.join("memory.max"), &bytes.to_string())?;
-        let swap = path.join("memory.swap.max");
-        if swap.exists() {
-            write_file(&swap, "0")?;
+fn limit_memory(place: &Place<'_>, bytes: u64) -> Result<(), CgroupError> {
+    let (limit, swap_limit, swap_value) = match place {
+        Place::Legacy(path) => {
+            (path.join("memory.limit_in_bytes"), path.join("memory.memsw.limit_in_bytes"), bytes.to_string())
         }
-    }
-    if let Some(shares) = resources.cpu_shares {
-        write_file(&path.join("cpu.weight"), &weight(shares).to_string())?;
+        Place::Unified(path) => (path.join("memory.max"), path.join("memory.swap.max"), "0".to_owned()),
+    };
+    write_file(&limit, &bytes.to_string())?;
+    // Absent where the kernel does not account swap.
+    if swap_limit.exists() {
+        write_file(&swap_limit, &swap_value)?;
     }
     Ok(())
 }

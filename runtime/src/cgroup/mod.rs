@@ -130,43 +130,63 @@ impl Cgroup {
 
     /// Number of processes that the kernel killed because the memory limit was reached.
     pub fn oom_kills(&self) -> io::Result<u64> {
-        let file = match self.legacy_directory(Controller::Memory) {
-            Some(path) => path.join("memory.oom_control"),
-            None => match &self.unified {
-                Some(path) => path.join("memory.events"),
-                None => return Ok(0),
-            },
+        let memory = Controller::Memory;
+        let file = match (self.legacy_directory(memory), self.unified_with(memory)) {
+            (Some(path), _) => path.join("memory.oom_control"),
+            (None, Some(path)) => path.join("memory.events"),
+            (None, None) => return Ok(0),
         };
         Ok(read_field(&file, "oom_kill")?.unwrap_or(0))
     }
 
-    /// What the container uses now. Page cache that the kernel would drop first is not counted as
-    /// memory.
+    /// What the container uses now; 0 where this host does not measure it. Page cache that the
+    /// kernel would drop first is not counted as memory.
     pub fn usage(&self) -> io::Result<Usage> {
-        let unified = self.unified.as_deref();
-        let memory = match (self.legacy_directory(Controller::Memory), unified) {
-            (Some(path), _) => {
-                let used = read_number(&path.join("memory.usage_in_bytes"))?;
-                let cache = read_field(&path.join("memory.stat"), "total_inactive_file")?;
-                used.saturating_sub(cache.unwrap_or(0))
-            }
-            (None, Some(path)) => {
-                let used = read_number(&path.join("memory.current"))?;
-                let cache = read_field(&path.join("memory.stat"), "inactive_file")?;
-                used.saturating_sub(cache.unwrap_or(0))
-            }
-            (None, None) => 0,
-        };
-        let cpu_nanos = match (self.legacy_directory(Controller::Cpuacct), unified) {
-            (Some(path), _) => read_number(&path.join("cpuacct.usage"))?,
-            (None, Some(path)) => read_field(&path.join("cpu.stat"), "usage_usec")?.unwrap_or(0) * 1000,
-            (None, None) => 0,
-        };
-        let pids = match self.legacy_directory(Controller::Pids).or(unified) {
+        // Also tells that the cgroup is gone, where nothing else would.
+        self.directories().try_for_each(|path| path.metadata().map(drop))?;
+        let pids = match self.directory_with(Controller::Pids) {
             Some(path) => read_number(&path.join("pids.current"))?,
             None => 0,
         };
-        Ok(Usage { memory_bytes: memory, cpu_nanos, pids })
+        Ok(Usage { memory_bytes: self.memory_bytes()?, cpu_nanos: self.cpu_nanos()?, pids })
+    }
+
+    fn memory_bytes(&self) -> io::Result<u64> {
+        let memory = Controller::Memory;
+        let (path, used, cache) = match (self.legacy_directory(memory), self.unified_with(memory)) {
+            (Some(path), _) => (path, "memory.usage_in_bytes", "total_inactive_file"),
+            (None, Some(path)) => (path, "memory.current", "inactive_file"),
+            (None, None) => return Ok(0),
+        };
+        let used = read_number(&path.join(used))?;
+        let cache = read_field(&path.join("memory.stat"), cache)?;
+        Ok(used.saturating_sub(cache.unwrap_or(0)))
+    }
+
+    fn cpu_nanos(&self) -> io::Result<u64> {
+        match (self.legacy_directory(Controller::Cpuacct), &self.unified) {
+            (Some(path), _) => read_number(&path.join("cpuacct.usage")),
+            // There without any controller.
+            (None, Some(path)) => Ok(read_field(&path.join("cpu.stat"), "usage_usec")?.unwrap_or(0) * 1000),
+            (None, None) => Ok(0),
+        }
+    }
+
+    /// The version 2 directory, if it has this controller.
+    fn unified_with(&self, controller: Controller) -> Option<&Path> {
+        let limit = match controller {
+            Controller::Memory => "memory.max",
+            Controller::Cpu => "cpu.max",
+            Controller::Pids => "pids.max",
+            Controller::Blkio => "io.max",
+            // No files in version 2.
+            Controller::Cpuacct | Controller::Devices | Controller::Freezer => return None,
+        };
+        self.unified.as_deref().filter(|path| path.join(limit).exists())
+    }
+
+    fn directory_with(&self, controller: Controller) -> Option<&Path> {
+        self.legacy_directory(controller).or_else(|| self.unified_with(controller))
     }
 
     fn legacy_directory(&self, controller: Controller) -> Option<&Path> {

@@ -149,6 +149,7 @@ impl Drop for Host {
             self.runtime.remove(&container.id).unwrap();
         }
         if std::thread::panicking() {
+            self.runtime.remove_cgroup_parent();
             return;
         }
         let ids: Vec<_> = found.iter().map(|container| &container.id).collect();
