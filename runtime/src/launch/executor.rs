@@ -16,7 +16,6 @@ use nix::errno::Errno;
 use super::reaper;
 use super::seccomp::Program;
 use super::{Failure, Report};
-use crate::container::ended;
 use crate::spec::ContainerSpec;
 use crate::sys;
 
@@ -74,21 +73,13 @@ impl ContainerExecutor {
         })
     }
 
-    /// Ties the process to the shim: whoever kills the shim kills the container. The kernel drops
-    /// the tie when the process changes its user later, so the runtime also looks for orphans.
+    /// The kernel drops the tie when the process changes its user later, so the runtime also looks
+    /// for orphans.
     fn tie_to_shim(&self) -> Result<(), Failure> {
-        let failed = |error: &dyn std::error::Error| Failure::setup("tie to the shim", error);
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-            .map_err(|error| failed(&error))?;
         // SAFETY: the launching process keeps this file open as long as it lives, and this
         // process inherited it.
         let shim = unsafe { BorrowedFd::borrow_raw(self.shim) };
-        // It may have died before the tie was made.
-        match ended(shim) {
-            Ok(false) => Ok(()),
-            Ok(true) => Err(failed(&std::io::Error::other("the shim is gone"))),
-            Err(error) => Err(failed(&error)),
-        }
+        super::die_with(shim)
     }
 
     fn run(&self) -> Failure {

@@ -19,10 +19,11 @@ mod seccomp;
 mod user;
 
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::ended;
 use crate::record::{Directory, Launch};
 use crate::spec::Mount;
 
@@ -93,8 +94,22 @@ impl Report {
     }
 }
 
+/// Ties this process to its parent, the shim: whoever kills the shim kills it too.
+fn die_with(shim: BorrowedFd<'_>) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::setup("tie to the shim", error);
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|error| failed(&error))?;
+    // It may have died before the tie was made.
+    match ended(shim) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(failed(&io::Error::other("the shim is gone"))),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
 /// Makes the container; returns when its command is about to run.
 pub fn run(parts: Parts) -> Result<(), Failure> {
+    die_with(parts.shim.as_fd())?;
     if let Ok(report) = parts.report.try_clone() {
         diagnose::report_logged_errors(report);
     }

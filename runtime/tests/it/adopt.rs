@@ -1,11 +1,12 @@
 //! Deaths of the daemon and of the shim.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use swarm_runtime::{FoundState, Outcome, Runtime};
 
-use crate::support::{Host, parent, wait};
+use crate::support::{Host, parent, processes_of, wait};
 
 fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
@@ -25,12 +26,12 @@ fn a_container_outlives_the_process_that_started_it() {
     // A daemon that starts a container and is killed.
     let script = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done";
     let spec = host.shell("orphan", script);
-    let daemon = unsafe_fork(|| {
+    let daemon = fork_child(|| {
         let runtime = Runtime::open(host.config()).unwrap();
         runtime.start(spec).unwrap();
         kill(std::process::id().try_into().unwrap());
     });
-    wait_gone(daemon);
+    nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(daemon), None).unwrap();
 
     let mut found = host.runtime.adopt().unwrap();
     assert_eq!(found.len(), 1);
@@ -47,14 +48,11 @@ fn a_container_outlives_the_process_that_started_it() {
 }
 
 /// Forks a process that shares nothing with the test's threads and runs `body`.
-fn unsafe_fork(body: impl FnOnce()) -> i32 {
+fn fork_child(body: impl FnOnce()) -> i32 {
     // SAFETY: the child uses only what it has, and the allocator, which the C library keeps usable
     // over a fork.
     match unsafe { nix::unistd::fork() }.unwrap() {
-        nix::unistd::ForkResult::Parent { child } => {
-            nix::sys::wait::waitpid(child, None).unwrap();
-            child.as_raw()
-        }
+        nix::unistd::ForkResult::Parent { child } => child.as_raw(),
         nix::unistd::ForkResult::Child => {
             body();
             std::process::exit(0)
@@ -123,6 +121,60 @@ fn a_reused_process_number_is_not_taken_for_the_container() {
     fs::write(&path, state.to_string()).unwrap();
     assert!(matches!(host.runtime.adopt().unwrap().remove(0).state, FoundState::Lost));
     host.runtime.remove("reused").unwrap();
+}
+
+#[test]
+fn a_start_that_is_cut_off_leaves_nothing() {
+    let host = Host::new();
+    for step in 0..24_u32 {
+        let spec = host.shell(&format!("cut-{step}"), "sleep 600");
+        let config = host.config();
+        let daemon = fork_child(move || {
+            let runtime = Runtime::open(config).unwrap();
+            let _ = runtime.start(spec);
+            // Until it is killed.
+            std::thread::sleep(std::time::Duration::from_secs(60));
+        });
+        // The faults are to be spread over the start, which takes some tens of milliseconds.
+        std::thread::sleep(std::time::Duration::from_millis(u64::from(step) * 3));
+        kill(daemon);
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(daemon), None).unwrap();
+        for container in host.runtime.adopt().unwrap() {
+            host.runtime.remove(&container.id).unwrap();
+        }
+    }
+    // A shim that had no container yet ends by itself, which takes a moment.
+    for pid in processes_of(host.home.path().to_str().unwrap()) {
+        wait_gone(pid);
+    }
+}
+
+#[test]
+fn a_shim_killed_at_any_moment_of_the_start_leaves_nothing() {
+    let host = Host::new();
+    let home = host.home.path().to_str().unwrap().to_owned();
+    for step in 0..12_u64 {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let id = format!("shim-{step}");
+                if let Ok(container) = host.runtime.start(host.shell(&id, "sleep 600")) {
+                    while container.exit_status().unwrap().is_none() {
+                        std::thread::sleep(std::time::Duration::from_millis(1));
+                    }
+                    host.runtime.remove(&id).unwrap();
+                }
+                done.store(true, Ordering::Release);
+            });
+            std::thread::sleep(std::time::Duration::from_millis(step * 4));
+            while !done.load(Ordering::Acquire) {
+                for pid in processes_of(&home) {
+                    // It may have ended meanwhile.
+                    let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+                }
+            }
+        });
+    }
 }
 
 #[test]
