@@ -19,6 +19,7 @@ use swarm_manager_core::door::{Config, Effect, Event, Leadership, Publication, R
 use swarm_manager_core::{ManagerCore, StartError};
 use swarm_model::{ManagerMessage, NodeId, Registration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
+use tracing::error;
 
 use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::log::{LogError, SegmentLog};
@@ -109,15 +110,22 @@ impl Engine {
         let (publications, _) = broadcast::channel(PUBLICATIONS_KEPT);
         let (leads, leadership) = watch::channel(Leadership::Follower { leader: None });
         let (fails, failed) = watch::channel(false);
-        let (disk, mut threads) =
-            Disk::start(Box::new(log), store, inbox.clone(), fails).map_err(EngineError::Thread)?;
+        let fails = Arc::new(fails);
+        let (disk, mut threads) = Disk::start(Box::new(log), store, inbox.clone(), Arc::clone(&fails))
+            .map_err(EngineError::Thread)?;
         let sessions = Sessions::default();
         let clock = Clock::start();
         let mut effects = Vec::new();
         let core = ManagerCore::new(config, recovered, clock.now(), &mut effects)
             .map_err(|source| EngineError::Recover { path: directory.to_owned(), source })?;
-        let outlet =
-            Outlet { raft_out, disk, sessions: sessions.clone(), publications: publications.clone(), leads };
+        let outlet = Outlet {
+            raft_out,
+            disk,
+            sessions: sessions.clone(),
+            publications: publications.clone(),
+            leads,
+            fails,
+        };
         let core_thread = std::thread::Builder::new()
             .name("manager-core".to_owned())
             .spawn(move || run(core, effects, &events, outlet, clock))
@@ -183,7 +191,7 @@ impl Engine {
         self.0.clock
     }
 
-    /// Resolves when the disk failed; this manager can do nothing more.
+    /// Resolves when the disk failed, or the core found that it must not go on; this manager can do nothing more.
     pub async fn failed(&self) {
         let mut failed = self.0.failed.clone();
         if failed.wait_for(|failed| *failed).await.is_err() {
@@ -239,6 +247,7 @@ struct Outlet {
     sessions: Sessions,
     publications: broadcast::Sender<Arc<Publication>>,
     leads: watch::Sender<Leadership>,
+    fails: Arc<watch::Sender<bool>>,
 }
 
 /// Requests that the core has not answered yet, by number.
@@ -317,6 +326,10 @@ impl Outlet {
             // Nobody may be watching.
             Effect::Publish(publication) => drop(self.publications.send(Arc::new(publication))),
             Effect::Leadership(leadership) => drop(self.leads.send(leadership)),
+            Effect::Stop { reason } => {
+                error!(reason, "the manager stops: it must not go on");
+                let _ = self.fails.send(true);
+            }
         }
     }
 }

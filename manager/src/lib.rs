@@ -1,5 +1,21 @@
 //! The manager's shell: everything of a manager that touches the world. The thinking is in `swarm-manager-core`.
 #![forbid(unsafe_code)]
 
+mod manager;
+
+mod server;
+
+mod authority;
+mod images;
+mod logs;
+mod peers;
+
+pub mod engine;
+
 pub mod checkpoint;
 pub mod log;
+
+mod text;
+
+pub use manager::{Bootstrap, Manager, ManagerConfig, ManagerError};
+pub use server::{Audience, Door, Guarded};

@@ -10,4 +10,7 @@ pub mod v1 {
     tonic::include_proto!("swarm.v1");
 }
 
+/// Every file, message and service of the protocol: an encoded `google.protobuf.FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 pub mod convert;

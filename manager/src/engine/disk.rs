@@ -1,6 +1,6 @@
 //! The two threads that write: the log, on the way of every acknowledgement, and checkpoints, beside it.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use swarm_manager_core::door::{Checkpoint, CheckpointState, Event, Persist};
@@ -43,11 +43,10 @@ impl Disk {
         log: Box<dyn LogStore>,
         store: CheckpointStore,
         inbox: mpsc::Sender<Item>,
-        fails: watch::Sender<bool>,
+        fails: Arc<watch::Sender<bool>>,
     ) -> std::io::Result<(Self, Vec<JoinHandle<()>>)> {
         let (checkpoints, checkpoint_work) = mpsc::channel();
         let (log_sender, log_work) = mpsc::channel();
-        let fails = std::sync::Arc::new(fails);
         let failure = Failure { inbox: inbox.clone(), fails };
         let writer = CheckpointWriter { store, inbox: inbox.clone(), failure: failure.clone() };
         let checkpoint_thread = std::thread::Builder::new()
@@ -78,7 +77,7 @@ impl Disk {
 #[derive(Clone)]
 struct Failure {
     inbox: mpsc::Sender<Item>,
-    fails: std::sync::Arc<watch::Sender<bool>>,
+    fails: Arc<watch::Sender<bool>>,
 }
 
 impl Failure {

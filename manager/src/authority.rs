@@ -1,0 +1,188 @@
+//! Admission of nodes: who shows a valid join token becomes a member and gets its certificate.
+//!
+//! A node's id comes of its public key, so a join that is repeated with the same key is the same node.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use swarm_manager_core::api::{ApiError, NewNode, Request, Response};
+use swarm_model::{Cluster, EngineDescription, NodeId, NodeRole, Platform, Resources};
+use swarm_pki::{Authority, AuthorityError, JoinSecret, JoinToken, NodeIdentity, SigningRequest};
+
+use crate::engine::Engine;
+
+/// As in DNS.
+const MAX_HOSTNAME_BYTES: usize = 253;
+
+/// Signs with the cluster's root, which it takes from the replicated state each time, so that there is one truth.
+#[derive(Clone)]
+pub struct ClusterAuthority {
+    engine: Engine,
+}
+
+/// What a joining node says about itself.
+#[derive(Debug)]
+pub struct Candidate {
+    /// PKCS#10, PEM.
+    pub request: String,
+    pub token: String,
+    pub hostname: String,
+    pub data_address: String,
+}
+
+/// A new member's certificate.
+#[derive(Debug)]
+pub struct Admission {
+    pub identity: NodeIdentity,
+    /// PEM, leaf first.
+    pub certificate_chain: String,
+    pub managers: Vec<String>,
+}
+
+/// Why a node was not admitted; for its operator. It never repeats the token.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmissionError {
+    #[error("the join token is malformed: {0}")]
+    Token(swarm_pki::ParseTokenError),
+    #[error(
+        "the join token is not valid here: it was rotated, or is of another cluster; `swarmctl cluster join-token \
+         worker` on a manager prints the current one"
+    )]
+    Refused,
+    #[error(
+        "this version of the cluster runs one manager; join as a worker, with the token that `swarmctl cluster \
+         join-token worker` prints on the manager"
+    )]
+    SecondManager,
+    #[error("{what} {value:?} is not valid")]
+    Description { what: &'static str, value: String },
+    #[error("the signing request was refused")]
+    Request(#[source] AuthorityError),
+    #[error("the cluster's certificate authority failed")]
+    Authority(#[source] AuthorityError),
+    #[error("the cluster's stored join secrets cannot be read")]
+    Stored,
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+impl ClusterAuthority {
+    pub fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    /// The root certificate, PEM.
+    ///
+    /// # Errors
+    /// The manager cannot answer.
+    pub async fn root(&self) -> Result<String, AdmissionError> {
+        Ok(self.cluster().await?.root_certificate.clone())
+    }
+
+    /// The current token for nodes of `role`.
+    ///
+    /// # Errors
+    /// The manager cannot answer.
+    pub async fn join_token(&self, role: NodeRole) -> Result<JoinToken, AdmissionError> {
+        let cluster = self.cluster().await?;
+        let root = load(&cluster)?.root_digest();
+        Ok(JoinToken { root, secret: secret(&cluster, role)? })
+    }
+
+    /// `host:port` of the managers.
+    ///
+    /// # Errors
+    /// The manager cannot answer.
+    pub async fn managers(&self) -> Result<Vec<String>, AdmissionError> {
+        match self.engine.request(Request::ListNodes).await? {
+            Response::Nodes(nodes) => {
+                Ok(nodes.iter().filter_map(|view| view.node.manager_address.clone()).collect())
+            }
+            other => unreachable!("ListNodes is answered by nodes, not by {other:?}"),
+        }
+    }
+
+    /// Makes the candidate a member.
+    ///
+    /// # Errors
+    /// The token or the request is refused, or the manager cannot write.
+    pub async fn admit(&self, candidate: Candidate) -> Result<Admission, AdmissionError> {
+        let token: JoinToken = candidate.token.parse().map_err(AdmissionError::Token)?;
+        let cluster = self.cluster().await?;
+        let authority = load(&cluster)?;
+        let role = self.role_of(&token, &cluster, &authority)?;
+        let request = SigningRequest::parse(&candidate.request).map_err(AdmissionError::Request)?;
+        let node = NewNode::id_of_key(&request.key_digest());
+        if role == NodeRole::Manager {
+            return Err(AdmissionError::SecondManager);
+        }
+        self.enter(node, role, candidate).await?;
+        let identity = NodeIdentity { node, role, cluster: cluster.id };
+        let chain = authority.issue(&request, &identity, SystemTime::now());
+        Ok(Admission {
+            identity,
+            certificate_chain: chain.map_err(AdmissionError::Authority)?,
+            managers: self.managers().await?,
+        })
+    }
+
+    /// Both secrets are compared whatever the first comparison says, each in constant time.
+    fn role_of(
+        &self,
+        token: &JoinToken,
+        cluster: &Cluster,
+        authority: &Authority,
+    ) -> Result<NodeRole, AdmissionError> {
+        let worker = token.secret.matches(&secret(cluster, NodeRole::Worker)?);
+        let manager = token.secret.matches(&secret(cluster, NodeRole::Manager)?);
+        match (token.root == authority.root_digest(), worker, manager) {
+            (true, true, _) => Ok(NodeRole::Worker),
+            (true, false, true) => Ok(NodeRole::Manager),
+            (true, false, false) | (false, _, _) => Err(AdmissionError::Refused),
+        }
+    }
+
+    async fn enter(&self, id: NodeId, role: NodeRole, candidate: Candidate) -> Result<(), AdmissionError> {
+        let refuse = |what, value: &str| AdmissionError::Description {
+            what,
+            value: value.chars().take(MAX_HOSTNAME_BYTES).collect(),
+        };
+        let hostname = candidate.hostname;
+        let clean = |byte: u8| byte.is_ascii_graphic();
+        if hostname.is_empty() || hostname.len() > MAX_HOSTNAME_BYTES || !hostname.bytes().all(clean) {
+            return Err(refuse("host name", &hostname));
+        }
+        let data_address = candidate.data_address.parse();
+        let engine = EngineDescription {
+            hostname,
+            // The rest comes with its first session.
+            platform: Platform { os: "linux".to_owned(), arch: String::new() },
+            resources: Resources::default(),
+            labels: std::collections::BTreeMap::new(),
+            data_address: data_address.map_err(|_| refuse("data address", &candidate.data_address))?,
+            version: String::new(),
+        };
+        let node = NewNode { id, role, engine, manager_address: None };
+        self.engine.request(Request::AdmitNode(node)).await?;
+        Ok(())
+    }
+
+    async fn cluster(&self) -> Result<Arc<Cluster>, AdmissionError> {
+        match self.engine.request(Request::GetClusterSecrets).await? {
+            Response::Secrets(cluster) => Ok(cluster),
+            other => unreachable!("GetClusterSecrets is answered by secrets, not by {other:?}"),
+        }
+    }
+}
+
+fn load(cluster: &Cluster) -> Result<Authority, AdmissionError> {
+    Authority::load(&cluster.root_certificate, &cluster.root_key).map_err(AdmissionError::Authority)
+}
+
+fn secret(cluster: &Cluster, role: NodeRole) -> Result<JoinSecret, AdmissionError> {
+    let stored = match role {
+        NodeRole::Worker => &cluster.join.worker,
+        NodeRole::Manager => &cluster.join.manager,
+    };
+    stored.parse().map_err(|_| AdmissionError::Stored)
+}

@@ -1,0 +1,341 @@
+//! A manager as a whole: made for a new cluster, or opened from its disk; served; stopped.
+//!
+//! ```text
+//! DIR/log/      Raft log
+//! DIR/state/    checkpoints of the applied state
+//! DIR/images/   content of the cluster's image store
+//! ```
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::net::SocketAddrV4;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rand::TryRng;
+use swarm_image::{RegistryOptions, StoreError};
+use swarm_manager_core::api::{ApiError, CreateCluster, NewNode, Request, Response};
+use swarm_manager_core::door::Config;
+use swarm_model::{Availability, ClusterId, EngineDescription, JoinSecrets, NodeId, NodeRole, NodeSpec};
+use swarm_pki::{
+    Authority, AuthorityError, Credentials, CredentialsError, Dialler, JoinSecret, NodeIdentity, NodeKey,
+    SigningRequest, TlsError, server_config,
+};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tracing::info;
+
+use crate::authority::ClusterAuthority;
+use crate::engine::{Engine, EngineError};
+use crate::images::Images;
+use crate::logs::Logs;
+use crate::peers::{Peers, raft_id};
+use crate::server::{Door, Services};
+
+/// Where what an unfinished bootstrap left is kept, until the next one.
+const LEFTOVER: &str = "leftover";
+/// What [`Engine`] keeps.
+const STATE_DIRECTORIES: [&str; 2] = ["log", "state"];
+/// For a small fleet.
+const HEARTBEAT_MS: u32 = 1_000;
+/// For the first write of a new cluster: one election and one sync, on the slowest of disks.
+const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(20);
+/// For calls under way to end when the manager stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a manager is told by its daemon.
+#[derive(Debug, Clone)]
+pub struct ManagerConfig {
+    /// For everything that it keeps; made if absent, for its owner only.
+    pub directory: PathBuf,
+    /// Where the TLS port is.
+    pub listen: SocketAddrV4,
+    /// `host:port` by which nodes reach it.
+    pub advertise: String,
+    /// Of the node that it runs on.
+    pub engine: EngineDescription,
+    /// Registries that are spoken to without encryption.
+    pub insecure_registries: Vec<String>,
+}
+
+/// What a new cluster is to be.
+#[derive(Debug, Clone)]
+pub struct Bootstrap {
+    pub gateway_pool: ipnet::Ipv4Net,
+    /// Of its first node.
+    pub availability: Availability,
+}
+
+/// Why there is no manager.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    #[error("cannot prepare the manager's directory {path}", path = path.display())]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot listen at {address}: is another manager running, or the address of another host?")]
+    Listen {
+        address: SocketAddrV4,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the operating system gave no randomness")]
+    Randomness(#[source] rand::rngs::SysError),
+    #[error("cannot make the cluster's certificate authority")]
+    Authority(#[source] AuthorityError),
+    #[error("cannot make the manager's credentials")]
+    Credentials(#[source] CredentialsError),
+    #[error("cannot set up TLS")]
+    Tls(#[source] TlsError),
+    #[error("the node's certificate is that of a worker")]
+    NotAManager,
+    #[error("cannot start the manager")]
+    Engine(#[source] EngineError),
+    #[error("cannot open the image store")]
+    Images(#[source] StoreError),
+    #[error("cannot create the cluster")]
+    Create(#[source] ApiError),
+    #[error("cannot create the cluster: nothing was written within {} s", BOOTSTRAP_TIMEOUT.as_secs())]
+    CreateTimeout,
+}
+
+/// A running manager. Dropping it without [`Manager::stop`] is like losing power, but for the process that goes on.
+pub struct Manager {
+    services: Services,
+    port: SocketAddrV4,
+    tasks: Vec<JoinHandle<()>>,
+    serving: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Manager {
+    /// Makes a new cluster whose first manager this is, and serves it. Also the node's credentials, which the caller
+    /// keeps. What an unfinished bootstrap left in the directory is put aside.
+    ///
+    /// # Errors
+    /// The port is taken, or the disk or the operating system refused. A second attempt may follow.
+    pub async fn bootstrap(
+        config: ManagerConfig,
+        bootstrap: Bootstrap,
+    ) -> Result<(Self, Credentials), ManagerError> {
+        let listener = listen(config.listen).await?;
+        make_directory(&config.directory)?;
+        put_leftovers_aside(&config.directory)?;
+        let founding = Founding::new()?;
+        let manager = Self::start(&config, listener, &founding.credentials)?;
+        let created = tokio::time::timeout(BOOTSTRAP_TIMEOUT, manager.create(&config, &bootstrap, &founding));
+        match created.await.unwrap_or(Err(ManagerError::CreateTimeout)) {
+            Ok(()) => {
+                info!(cluster.id = %founding.credentials.identity().cluster, "created a cluster");
+                Ok((manager, founding.credentials))
+            }
+            Err(error) => {
+                manager.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Comes back with what is on disk, and serves it.
+    ///
+    /// # Errors
+    /// The port is taken, or the disk refused or is damaged. Nothing is left running.
+    pub async fn open(config: ManagerConfig, credentials: &Credentials) -> Result<Self, ManagerError> {
+        let listener = listen(config.listen).await?;
+        make_directory(&config.directory)?;
+        Self::start(&config, listener, credentials)
+    }
+
+    fn start(
+        config: &ManagerConfig,
+        listener: TcpListener,
+        credentials: &Credentials,
+    ) -> Result<Self, ManagerError> {
+        let identity = *credentials.identity();
+        if identity.role != NodeRole::Manager {
+            return Err(ManagerError::NotAManager);
+        }
+        let tls = Arc::new(ArcSwap::new(server_config(credentials).map_err(ManagerError::Tls)?));
+        let port = local_port(&listener, config.listen)?;
+        let (peers, losses) = Peers::new(Dialler::new(credentials).map_err(ManagerError::Tls)?);
+        let core = Config {
+            node_id: identity.node,
+            raft_id: raft_id(identity.node),
+            seed: random()?,
+            tick: Config::TICK,
+        };
+        let engine = Engine::start(core, &config.directory, peers.outlet()).map_err(ManagerError::Engine)?;
+        let registries = RegistryOptions {
+            insecure: config.insecure_registries.iter().cloned().collect(),
+            ..RegistryOptions::default()
+        };
+        let images = Images::open(&config.directory.join("images"), registries, engine.clone())
+            .map_err(ManagerError::Images)?;
+        let services = Services {
+            engine: engine.clone(),
+            images,
+            logs: Logs::new(engine.clone()),
+            authority: ClusterAuthority::new(engine.clone()),
+            peers: peers.clone(),
+            stopping: CancellationToken::new(),
+        };
+        let serving = services.serve(listener, tls, identity.cluster);
+        let tasks = vec![tokio::spawn(peers.follow(engine, losses))];
+        info!(node.id = %identity.node, address = %port, "the manager is up");
+        Ok(Self { services, port, tasks, serving: std::sync::Mutex::new(Some(serving)) })
+    }
+
+    async fn create(
+        &self,
+        config: &ManagerConfig,
+        bootstrap: &Bootstrap,
+        founding: &Founding,
+    ) -> Result<(), ManagerError> {
+        let engine = &self.services.engine;
+        let identity = founding.credentials.identity();
+        let create = CreateCluster {
+            id: identity.cluster,
+            root_certificate: founding.authority.root_pem().to_owned(),
+            root_key: founding.root_key.clone(),
+            join: JoinSecrets {
+                worker: JoinSecret::generate().reveal(),
+                manager: JoinSecret::generate().reveal(),
+            },
+            gateway_pool: bootstrap.gateway_pool,
+            heartbeat_ms: HEARTBEAT_MS,
+            node: NewNode {
+                id: identity.node,
+                role: NodeRole::Manager,
+                engine: config.engine.clone(),
+                manager_address: Some(config.advertise.clone()),
+            },
+        };
+        engine.request(Request::CreateCluster(Box::new(create))).await.map_err(ManagerError::Create)?;
+        if bootstrap.availability == Availability::Active {
+            return Ok(());
+        }
+        let node = identity.node.to_string();
+        let found = engine.request(Request::GetNode { node: node.clone() }).await;
+        let Response::Node(found) = found.map_err(ManagerError::Create)? else {
+            unreachable!("GetNode is answered by a node");
+        };
+        let spec = NodeSpec { availability: bootstrap.availability, ..found.node.spec.clone() };
+        let update = Request::UpdateNode { node, version: found.node.version, spec };
+        engine.request(update).await.map(drop).map_err(ManagerError::Create)
+    }
+
+    /// The services for the node's local socket, whose callers are operators: only root may be able to open it.
+    pub fn local_routes(&self) -> Routes {
+        self.services.routes(Door::Local)
+    }
+
+    /// Where the TLS port is; of interest where port 0 was asked for.
+    pub fn address(&self) -> SocketAddrV4 {
+        self.port
+    }
+
+    /// The core, for whoever runs in this process.
+    pub fn engine(&self) -> &Engine {
+        &self.services.engine
+    }
+
+    /// Resolves when the disk failed, after which this manager can do nothing more.
+    pub async fn failed(&self) {
+        self.services.engine.failed().await;
+    }
+
+    /// Ends every stream and call, and makes everything durable.
+    pub async fn stop(&self) {
+        let engine = &self.services.engine;
+        self.services.stopping.cancel();
+        let serving = self.serving.lock().ok().and_then(|mut serving| serving.take());
+        if let Some(mut serving) = serving
+            && tokio::time::timeout(DRAIN_TIMEOUT, &mut serving).await.is_err()
+        {
+            serving.abort();
+        }
+        self.tasks.iter().for_each(JoinHandle::abort);
+        engine.stop(false).await;
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        self.services.stopping.cancel();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// What makes a cluster: its authority, and the credentials of its first manager.
+struct Founding {
+    authority: Authority,
+    root_key: String,
+    credentials: Credentials,
+}
+
+impl Founding {
+    fn new() -> Result<Self, ManagerError> {
+        let now = SystemTime::now();
+        let cluster = ClusterId::from_u128(u128::from_be_bytes(random()?));
+        let (authority, root_key) = Authority::generate(cluster, now).map_err(ManagerError::Authority)?;
+        let key = NodeKey::generate().map_err(ManagerError::Credentials)?;
+        let request = key.request().map_err(ManagerError::Credentials)?;
+        let request = SigningRequest::parse(&request).map_err(ManagerError::Authority)?;
+        let node: NodeId = NewNode::id_of_key(&request.key_digest());
+        let identity = NodeIdentity { node, role: NodeRole::Manager, cluster };
+        let chain = authority.issue(&request, &identity, now).map_err(ManagerError::Authority)?;
+        let credentials = key.certified(&chain, authority.root_pem()).map_err(ManagerError::Credentials)?;
+        Ok(Self { authority, root_key, credentials })
+    }
+}
+
+async fn listen(address: SocketAddrV4) -> Result<TcpListener, ManagerError> {
+    TcpListener::bind(address).await.map_err(|source| ManagerError::Listen { address, source })
+}
+
+fn local_port(listener: &TcpListener, asked: SocketAddrV4) -> Result<SocketAddrV4, ManagerError> {
+    match listener.local_addr() {
+        Ok(std::net::SocketAddr::V4(address)) => Ok(address),
+        Ok(std::net::SocketAddr::V6(_)) => unreachable!("it was bound to an IPv4 address"),
+        Err(source) => Err(ManagerError::Listen { address: asked, source }),
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), ManagerError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| ManagerError::Directory { path: path.to_owned(), source })
+}
+
+/// A bootstrap that was cut off may have made a cluster that no credentials belong to. It is kept once, not deleted:
+/// the daemon may be wrong about being in no cluster.
+fn put_leftovers_aside(directory: &Path) -> Result<(), ManagerError> {
+    let failed = |source| ManagerError::Directory { path: directory.to_owned(), source };
+    let left = STATE_DIRECTORIES.map(|name| directory.join(name)).into_iter().filter(|path| path.exists());
+    let left: Vec<PathBuf> = left.collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let aside = directory.join(LEFTOVER);
+    match fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    make_directory(&aside)?;
+    for path in left {
+        let name = path.file_name().expect("a name was joined").to_owned();
+        fs::rename(&path, aside.join(name)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn random<const N: usize>() -> Result<[u8; N], ManagerError> {
+    let mut bytes = [0; N];
+    rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(ManagerError::Randomness)?;
+    Ok(bytes)
+}

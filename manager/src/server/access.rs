@@ -1,0 +1,201 @@
+//! Who may call what. Every call of every service is in one table; what is not in it is refused.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
+
+use futures_util::future::Either;
+use http::{Request, Response};
+use swarm_model::NodeRole;
+use swarm_pki::Caller;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tower::Service;
+
+/// Kinds of callers that a call is open to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Root of the manager's own node, over its local socket.
+    Operators,
+    /// Managers of the cluster.
+    Managers,
+    /// Members of the cluster, managers among them.
+    Nodes,
+    /// Everybody who can reach the port: a node that joins has no certificate yet.
+    Everyone,
+}
+
+use Audience::{Everyone, Managers, Nodes, Operators};
+
+/// By path of the call.
+pub const TABLE: &[(&str, Audience)] = &[
+    ("/swarm.v1.CertificateAuthority/GetRoot", Everyone),
+    ("/swarm.v1.CertificateAuthority/IssueNodeCertificate", Everyone),
+    ("/swarm.v1.Clusters/Get", Operators),
+    ("/swarm.v1.Clusters/GetJoinToken", Operators),
+    ("/swarm.v1.Clusters/RotateJoinToken", Operators),
+    ("/swarm.v1.Images/GetBlob", Nodes),
+    ("/swarm.v1.Images/List", Operators),
+    ("/swarm.v1.Images/Load", Operators),
+    ("/swarm.v1.Images/Pull", Operators),
+    ("/swarm.v1.Images/Remove", Operators),
+    ("/swarm.v1.Local/Init", Operators),
+    ("/swarm.v1.Local/Join", Operators),
+    ("/swarm.v1.Local/Leave", Operators),
+    ("/swarm.v1.Local/Status", Operators),
+    ("/swarm.v1.Logs/Publish", Nodes),
+    ("/swarm.v1.Logs/Subscribe", Operators),
+    ("/swarm.v1.Nodes/Get", Operators),
+    ("/swarm.v1.Nodes/List", Operators),
+    ("/swarm.v1.Nodes/Remove", Operators),
+    ("/swarm.v1.Nodes/Update", Operators),
+    ("/swarm.v1.Raft/Send", Managers),
+    ("/swarm.v1.Services/Create", Operators),
+    ("/swarm.v1.Services/Get", Operators),
+    ("/swarm.v1.Services/List", Operators),
+    ("/swarm.v1.Services/Remove", Operators),
+    ("/swarm.v1.Services/Rollback", Operators),
+    ("/swarm.v1.Services/Update", Operators),
+    ("/swarm.v1.Sessions/Open", Nodes),
+    ("/swarm.v1.Tasks/Get", Operators),
+    ("/swarm.v1.Tasks/List", Operators),
+    ("/swarm.v1.Watch/Watch", Operators),
+];
+
+impl Audience {
+    pub fn includes(self, caller: Caller) -> bool {
+        match (self, caller) {
+            (Everyone, _) | (Operators, Caller::Operator) | (Nodes, Caller::Node(_)) => true,
+            (Managers, Caller::Node(identity)) => identity.role == NodeRole::Manager,
+            (Operators, Caller::Node(_) | Caller::Anyone)
+            | (Managers | Nodes, Caller::Operator | Caller::Anyone) => false,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Operators => "root on a manager, over the local socket",
+            Managers => "managers of the cluster",
+            Nodes => "members of the cluster",
+            Everyone => "everyone",
+        }
+    }
+}
+
+/// # Errors
+/// PERMISSION_DENIED where the table does not let `caller` in.
+fn check(path: &str, caller: Option<Caller>) -> Result<(), Status> {
+    let audience = TABLE.iter().find(|(known, _)| *known == path).map(|(_, audience)| *audience);
+    match (audience, caller) {
+        (Some(audience), Some(caller)) if audience.includes(caller) => Ok(()),
+        (Some(audience), _) => Err(Status::permission_denied(format!("{path} is for {}", audience.name()))),
+        (None, _) => Err(Status::permission_denied(format!("{path} is for nobody"))),
+    }
+}
+
+/// A service behind the table.
+#[derive(Debug, Clone)]
+pub struct Guarded<S> {
+    service: S,
+    door: Door,
+}
+
+/// Where calls come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// The TLS port: callers are whom their certificates prove.
+    Network,
+    /// The node's local socket, which only root can open: every caller is an operator.
+    Local,
+}
+
+impl<S> Guarded<S> {
+    pub fn new(service: S, door: Door) -> Self {
+        Self { service, door }
+    }
+}
+
+impl<S: NamedService> NamedService for Guarded<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, Infallible>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if self.door == Door::Local {
+            request.extensions_mut().insert(Caller::Operator);
+        }
+        let caller = request.extensions().get::<Caller>().copied();
+        match check(request.uri().path(), caller) {
+            Ok(()) => Either::Left(self.service.call(request)),
+            Err(status) => Either::Right(ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use swarm_model::{ClusterId, NodeId};
+    use swarm_pki::NodeIdentity;
+
+    use super::*;
+
+    fn node(role: NodeRole) -> Caller {
+        let (node, cluster) = (NodeId::from_u128(1), ClusterId::from_u128(2));
+        Caller::Node(NodeIdentity { node, role, cluster })
+    }
+
+    #[test]
+    fn every_call_of_the_protocol_is_in_the_table_and_nothing_else() {
+        let set = prost_types::FileDescriptorSet::decode(swarm_proto::FILE_DESCRIPTOR_SET).unwrap();
+        let mut calls: Vec<String> = Vec::new();
+        for file in &set.file {
+            for service in &file.service {
+                let path = |method: &str| format!("/{}.{}/{method}", file.package(), service.name());
+                calls.extend(service.method.iter().map(|method| path(method.name())));
+            }
+        }
+        calls.sort();
+        let table: Vec<&str> = TABLE.iter().map(|(path, _)| *path).collect();
+        assert!(table.is_sorted(), "the table is in order");
+        assert_eq!(table, calls);
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_for_nobody() {
+        for caller in [None, Some(Caller::Operator), Some(node(NodeRole::Manager)), Some(Caller::Anyone)] {
+            assert!(check("/swarm.v1.Services/Burn", caller).is_err());
+            assert!(check("", caller).is_err());
+        }
+        assert!(check("/swarm.v1.CertificateAuthority/GetRoot", None).is_err());
+    }
+
+    #[test]
+    fn callers_get_exactly_what_is_theirs() {
+        let allowed = |caller| {
+            let paths = TABLE.iter().filter(|(path, _)| check(path, Some(caller)).is_ok());
+            paths.map(|(path, _)| *path).collect::<Vec<_>>()
+        };
+        let everyone =
+            ["/swarm.v1.CertificateAuthority/GetRoot", "/swarm.v1.CertificateAuthority/IssueNodeCertificate"];
+        assert_eq!(allowed(Caller::Anyone), everyone);
+        let of_nodes = ["/swarm.v1.Images/GetBlob", "/swarm.v1.Logs/Publish", "/swarm.v1.Sessions/Open"];
+        assert_eq!(allowed(node(NodeRole::Worker)), [&everyone[..], &of_nodes].concat());
+        let of_managers = [&everyone[..], &of_nodes[..2], &["/swarm.v1.Raft/Send"], &of_nodes[2..]].concat();
+        assert_eq!(allowed(node(NodeRole::Manager)), of_managers);
+        assert!(!allowed(Caller::Operator).contains(&"/swarm.v1.Sessions/Open"));
+        assert!(allowed(Caller::Operator).contains(&"/swarm.v1.Services/Create"));
+    }
+}

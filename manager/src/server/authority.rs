@@ -1,0 +1,66 @@
+//! The certificate authority's calls, open to nodes that are no members yet.
+
+use swarm_proto::v1;
+use swarm_proto::v1::certificate_authority_server::CertificateAuthority;
+use tonic::{Code, Request, Response, Status};
+use tracing::info;
+
+use super::status::from_api;
+use crate::authority::{AdmissionError, Candidate, ClusterAuthority};
+use crate::text::chain;
+
+pub struct AuthorityCalls {
+    pub authority: ClusterAuthority,
+}
+
+#[tonic::async_trait]
+impl CertificateAuthority for AuthorityCalls {
+    async fn get_root(
+        &self,
+        _: Request<v1::GetRootRequest>,
+    ) -> Result<Response<v1::GetRootResponse>, Status> {
+        let root_certificate = self.authority.root().await?;
+        Ok(Response::new(v1::GetRootResponse { root_certificate }))
+    }
+
+    async fn issue_node_certificate(
+        &self,
+        request: Request<v1::IssueNodeCertificateRequest>,
+    ) -> Result<Response<v1::IssueNodeCertificateResponse>, Status> {
+        let request = request.into_inner();
+        let hostname = request.hostname.clone();
+        let admission = self
+            .authority
+            .admit(Candidate {
+                request: request.csr,
+                token: request.token,
+                hostname: request.hostname,
+                data_address: request.data_address,
+            })
+            .await?;
+        let identity = admission.identity;
+        info!(node.id = %identity.node, node.hostname = hostname, "a node joined");
+        Ok(Response::new(v1::IssueNodeCertificateResponse {
+            node_id: identity.node.to_string(),
+            role: v1::NodeRole::from(identity.role) as i32,
+            certificate_chain: admission.certificate_chain,
+            cluster_id: identity.cluster.to_string(),
+            managers: admission.managers,
+        }))
+    }
+}
+
+impl From<AdmissionError> for Status {
+    fn from(error: AdmissionError) -> Self {
+        let code = match &error {
+            AdmissionError::Api(error) => return from_api(error),
+            AdmissionError::Refused => Code::PermissionDenied,
+            AdmissionError::SecondManager => Code::FailedPrecondition,
+            AdmissionError::Token(_) | AdmissionError::Description { .. } | AdmissionError::Request(_) => {
+                Code::InvalidArgument
+            }
+            AdmissionError::Authority(_) | AdmissionError::Stored => Code::Internal,
+        };
+        Self::new(code, chain(&error))
+    }
+}

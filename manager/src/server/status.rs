@@ -1,0 +1,51 @@
+//! Refusals as gRPC statuses. The message is the operator's text; a status of a manager that does not lead names the
+//! leader's address in the trailer `swarm-leader`.
+
+use swarm_manager_core::api::ApiError;
+use swarm_proto::convert::ConvertError;
+use tonic::{Code, Status};
+
+use crate::images::ImageError;
+use crate::text::chain;
+
+const LEADER_TRAILER: &str = "swarm-leader";
+
+/// For calls of operators.
+pub fn from_api(error: &ApiError) -> Status {
+    let code = match error {
+        ApiError::NotFound { .. } => Code::NotFound,
+        ApiError::AlreadyExists { .. } => Code::AlreadyExists,
+        ApiError::Ambiguous { .. } | ApiError::Invalid(_) | ApiError::TooLarge { .. } => {
+            Code::InvalidArgument
+        }
+        ApiError::OutOfSequence { .. } => Code::Aborted,
+        ApiError::FailedPrecondition(_) => Code::FailedPrecondition,
+        ApiError::NotLeader { .. } | ApiError::Unavailable(_) => Code::Unavailable,
+    };
+    Status::new(code, chain(error))
+}
+
+pub fn from_convert(error: &ConvertError) -> Status {
+    Status::invalid_argument(chain(error))
+}
+
+pub fn from_image(error: &ImageError) -> Status {
+    let code = match error {
+        ImageError::Api(error) => return from_api(error),
+        ImageError::Name { .. } | ImageError::Import(_) | ImageError::Nameless => Code::InvalidArgument,
+        ImageError::Unknown { .. } => Code::NotFound,
+        ImageError::Unreachable { .. } | ImageError::Refused { .. } => Code::FailedPrecondition,
+        ImageError::Busy => Code::ResourceExhausted,
+        ImageError::Store(_) | ImageError::Interrupted => Code::Internal,
+    };
+    Status::new(code, chain(error))
+}
+
+/// For nodes, which go to the leader that the trailer names; empty where it is not known.
+pub fn not_leader(message: String, leader: Option<&str>) -> Status {
+    let mut status = Status::failed_precondition(message);
+    if let Ok(address) = leader.unwrap_or_default().parse() {
+        status.metadata_mut().insert(LEADER_TRAILER, address);
+    }
+    status
+}

@@ -1,0 +1,97 @@
+//! What is acknowledged is there again, after a stop, and after a crash.
+
+use std::path::Path;
+
+use swarm_manager::{Manager, ManagerError};
+use swarm_proto::v1;
+
+use crate::support::{Cluster, config, create, eventually, founding, operator, spec};
+
+async fn names(operator: &tonic::transport::Channel) -> Vec<String> {
+    // The manager may not lead yet.
+    eventually(|| async {
+        let mut services = v1::services_client::ServicesClient::new(operator.clone());
+        let list = services.list(v1::ListServicesRequest {}).await.ok()?.into_inner().services;
+        Some(list.into_iter().map(|service| service.spec.unwrap().name).collect())
+    })
+    .await
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_manager_comes_back_with_everything() {
+    let cluster = Cluster::new().await;
+    for name in ["one", "two"] {
+        cluster.services().create(create(spec(name, "shop/web:1", 1))).await.unwrap();
+    }
+    cluster.manager.stop().await;
+    let directory = cluster.directory.path();
+    let manager = Manager::open(config(directory), &cluster.credentials).await.unwrap();
+    let again = operator(&manager, &directory.join("again.sock")).await;
+    let mut found = names(&again).await;
+    found.sort();
+    assert_eq!(found, ["one", "two"]);
+    let mut nodes = v1::nodes_client::NodesClient::new(again);
+    assert_eq!(nodes.list(v1::ListNodesRequest {}).await.unwrap().into_inner().nodes.len(), 1);
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_manager_comes_back_with_everything_acknowledged() {
+    let cluster = Cluster::new().await;
+    for number in 0..20 {
+        let name = format!("service-{number}");
+        cluster.services().create(create(spec(&name, "shop/web:1", 1))).await.unwrap();
+    }
+    // What a killed process leaves is what its files hold at that moment.
+    let killed = tempfile::tempdir().unwrap();
+    copy(cluster.directory.path().join("manager").as_path(), &killed.path().join("manager"));
+    let manager = Manager::open(config(killed.path()), &cluster.credentials).await.unwrap();
+    let again = operator(&manager, &killed.path().join("local.sock")).await;
+    assert_eq!(names(&again).await.len(), 20);
+    manager.stop().await;
+    cluster.manager.stop().await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_and_a_second_bootstrap_succeeds() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let std::net::SocketAddr::V4(listen) = taken.local_addr().unwrap() else { panic!("IPv4 was bound") };
+    let mut clashing = config(directory.path());
+    clashing.listen = listen;
+    let error = Manager::bootstrap(clashing, founding()).await.err().expect("the port is taken");
+    assert!(matches!(&error, ManagerError::Listen { .. }), "{error}");
+    assert!(error.to_string().contains(&listen.to_string()));
+
+    // One that was cut off after it had written leaves a cluster that nobody has credentials of.
+    let (first, _) = Manager::bootstrap(config(directory.path()), founding()).await.unwrap();
+    first.stop().await;
+    let (second, credentials) = Manager::bootstrap(config(directory.path()), founding()).await.unwrap();
+    second.stop().await;
+    let opened = Manager::open(config(directory.path()), &credentials).await.unwrap();
+    opened.stop().await;
+}
+
+#[tokio::test]
+async fn a_manager_keeps_its_files_to_itself() {
+    use std::os::unix::fs::PermissionsExt;
+    let cluster = Cluster::new().await;
+    let manager = cluster.directory.path().join("manager");
+    for name in ["", "log", "state", "images"] {
+        let mode = std::fs::metadata(manager.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{name}");
+    }
+}
