@@ -4,6 +4,7 @@
 //! once, a follower's only after its `Persisted`. The state machine is the caller's: it takes [`Round`]s until there is
 //! none. Membership changes are applied here; who may propose them is not decided here.
 
+mod disk;
 mod election;
 mod log;
 mod message;
@@ -17,12 +18,13 @@ use prost011::Message as _;
 use raft::eraftpb::{
     ConfChange, ConfChangeSingle, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message,
 };
-use raft::{RawNode, Ready, SnapshotStatus, StateRole};
+use raft::{RawNode, SnapshotStatus, StateRole};
 use rand::Rng;
 use swarm_model::Timestamp;
 
-use crate::door::{CheckpointState, Config, Effect, LogEntry, Persist, Recovered};
+use crate::door::{CheckpointState, Config, Effect, LogEntry, Recovered};
 use crate::randomness::{self, Purpose};
+use disk::InFlight;
 use election::Election;
 use log::Log;
 
@@ -68,16 +70,6 @@ pub(crate) enum ProposeError {
     NotLeader,
     /// Too much is under way.
     Busy,
-}
-
-/// A ready that is not yet durable, and the messages that wait for it.
-#[derive(Debug)]
-struct InFlight {
-    number: u64,
-    needs_disk: bool,
-    messages: Vec<Message>,
-    /// Index of a snapshot that it installs.
-    snapshot: Option<u64>,
 }
 
 pub(crate) struct Consensus {
@@ -274,48 +266,6 @@ impl Consensus {
             self.raw.advance_apply_to(last.index);
         }
         Some(round)
-    }
-
-    /// What of this ready must reach the disk. A commit index alone rides with the next write: it is learnt again.
-    fn persist(&mut self, ready: &mut Ready, round: &mut Round) -> Option<Persist> {
-        let hard_state = ready.hs().cloned();
-        let log = self.raw.mut_store();
-        if let Some(hard_state) = hard_state {
-            log.set_hard_state(hard_state);
-        }
-        if !ready.snapshot().is_empty() {
-            round.install = Some(log.install(ready.snapshot()));
-        }
-        let entries = ready.take_entries();
-        let records = entries
-            .iter()
-            .map(|entry| LogEntry { index: entry.index, term: entry.term, data: encode(entry) })
-            .collect();
-        log.append(entries);
-        ready.must_sync().then(|| Persist {
-            ready: ready.number(),
-            checkpoint: round.install.clone(),
-            entries: records,
-            hard_state: Some(encode(log.hard_state())),
-            must_sync: true,
-        })
-    }
-
-    /// The disk has everything up to and including `ready`.
-    pub fn persisted(&mut self, ready: u64, effects: &mut Vec<Effect>) {
-        self.settle_disk(ready, effects);
-    }
-
-    /// Lets go of readies in order: those that are durable, and those that never needed the disk.
-    fn settle_disk(&mut self, durable: u64, effects: &mut Vec<Effect>) {
-        while self.in_flight.front().is_some_and(|first| first.number <= durable || !first.needs_disk) {
-            let Some(done) = self.in_flight.pop_front() else { return };
-            self.raw.on_persist_ready(done.number);
-            if let Some(index) = done.snapshot {
-                self.raw.advance_apply_to(index);
-            }
-            send(done.messages, effects);
-        }
     }
 
     /// Applies a membership change; everything else is the state machine's.

@@ -107,9 +107,13 @@ impl Leader {
     }
 
     /// Nodes that described themselves anew, as actions.
-    pub fn take_descriptions(&mut self) -> Vec<Action> {
-        let described = std::mem::take(&mut self.descriptions).into_iter();
-        described.map(|(node, engine)| Action::DescribeNode { node, engine }).collect()
+    pub fn descriptions(&self) -> Vec<Action> {
+        let described = self.descriptions.iter();
+        described.map(|(node, engine)| Action::DescribeNode { node: *node, engine: engine.clone() }).collect()
+    }
+
+    pub fn descriptions_proposed(&mut self) {
+        self.descriptions.clear();
     }
 
     fn interval(&self, store: &Store) -> Duration {

@@ -88,12 +88,15 @@ impl ManagerCore {
     /// The deciders' outcome, as one entry. One is under way at a time; what changes meanwhile makes the next one.
     pub(super) fn propose_plan(&mut self) {
         let Some(leader) = &mut self.leader else { return };
-        let described = leader.take_descriptions();
+        let described = leader.descriptions();
         let actions = leader.decide(&self.store, self.now, &mut self.ids, &mut self.watch);
         if !described.is_empty()
             && let Ok(proposal) = self.propose(described)
         {
             self.writes.add(proposal, Proposer::Registration);
+            if let Some(leader) = &mut self.leader {
+                leader.descriptions_proposed();
+            }
         }
         if actions.is_empty() {
             return;

@@ -16,7 +16,7 @@ use super::timers::Timer;
 use crate::addresses::AddressBook;
 use crate::admission;
 use crate::dispatcher::Fleet;
-use crate::orchestrator::{self, NodeCondition, ServicePlan, ServiceView, TaskAction, TaskView};
+use crate::orchestrator::{self, NodeCondition, Remark, ServicePlan, ServiceView, TaskAction, TaskView};
 use crate::randomness::Ids;
 use crate::scheduler::{PlacedTask, PlacementRequest, Scheduler};
 use crate::store::{Action, ApplyError, NewTask, ServiceRecord, Store};
@@ -43,10 +43,13 @@ pub(super) struct Planner {
 }
 
 /// The entry in the making.
+#[derive(Default)]
 struct Draft {
     actions: Vec<Action>,
     placed: Vec<TaskId>,
     addresses: AddressBook,
+    /// Services that one plan was too small for.
+    unfinished: Vec<ServiceId>,
 }
 
 impl Planner {
@@ -184,7 +187,7 @@ impl Leader {
         if self.planner.under_way.is_some() {
             return Vec::new();
         }
-        let mut draft = Draft { actions: Vec::new(), placed: Vec::new(), addresses: AddressBook::default() };
+        let mut draft = Draft::default();
         while draft.actions.len() < MAX_ACTIONS
             && let Some(service) = self.dirty.pop_first()
         {
@@ -198,6 +201,7 @@ impl Leader {
             let Some(service) = self.planner.retry.pop_first() else { break };
             self.place_waiting(service, store, now, &mut draft, watch);
         }
+        self.dirty.extend(draft.unfinished);
         if !draft.actions.is_empty() {
             self.planner.under_way = Some(draft.placed);
         }

@@ -333,3 +333,71 @@ fn a_thousand_replicas_on_a_hundred_nodes_cost_one_entry() {
         world.agents.iter().all(|agent| agent.mesh.get(&(Protocol::Tcp, 80)).map(Vec::len) == Some(1_000))
     });
 }
+
+#[test]
+fn a_host_that_comes_back_after_a_reboot_runs_nothing_twice() {
+    let mut world = World::with_agents(18, 1, 3);
+    create(&mut world, &specs::service("web", 6));
+    world.wait_running("web", 6);
+    world.vanish(2);
+    let lost = world.agents[2].node;
+    world.run_until("six tasks run on the other two", |world| {
+        let running = world.running("web");
+        running.len() == 6 && running.iter().all(|view| view.task.node != Some(lost))
+    });
+    world.revive(2);
+    world.run_until("the node is ready", |world| {
+        world.nodes().iter().all(|view| view.state == swarm_model::NodeState::Ready)
+    });
+    world.run_until("its old tasks have ended", |world| {
+        world
+            .tasks("web")
+            .iter()
+            .filter(|view| view.task.node == Some(lost))
+            .all(|view| view.task.outcome.is_some())
+    });
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(world.running("web").len(), 6);
+    assert!(world.agents[2].tasks().values().all(|held| held.state.is_final()));
+}
+
+#[test]
+fn a_host_that_reboots_within_its_grace_has_its_tasks_replaced() {
+    let mut world = World::with_agents(19, 1, 2);
+    create(&mut world, &specs::service("web", 4));
+    world.wait_running("web", 4);
+    world.vanish(1);
+    world.run_for(Duration::from_millis(500));
+    world.revive(1);
+    world.run_until("the loss is noted", |world| {
+        world.tasks("web").iter().filter(|view| view.task.outcome.is_some()).count() == 2
+    });
+    let took = world.wait_running("web", 4);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[test]
+fn a_watcher_that_follows_publications_sees_what_a_new_one_is_told() {
+    let mut world = World::with_agents(20, 1, 3);
+    let spec = specs::service("web", 4);
+    create(&mut world, &spec);
+    world.wait_running("web", 4);
+    update(&mut world, "web", specs::with_replicas(&spec, 2));
+    world.wait_running("web", 2);
+    world.run_until("two tasks are left", |world| world.mirror.tasks.len() == 2);
+    let mut fresh = crate::checks::Mirror::default();
+    world.snapshot().into_iter().for_each(|change| fresh.apply(change));
+    let tasks = |mirror: &crate::checks::Mirror| -> Vec<_> {
+        mirror
+            .tasks
+            .values()
+            .map(|view| (view.task.clone(), view.status.clone(), view.node_hostname.clone()))
+            .collect()
+    };
+    assert_eq!(tasks(&fresh), tasks(&world.mirror));
+    assert_eq!(fresh.services, world.mirror.services);
+    let states = |mirror: &crate::checks::Mirror| -> Vec<_> {
+        mirror.nodes.values().map(|view| (view.node.id, view.state, view.message.clone())).collect()
+    };
+    assert_eq!(states(&fresh), states(&world.mirror));
+}

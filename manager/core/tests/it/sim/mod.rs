@@ -293,6 +293,13 @@ impl World {
         self.agents[agent].vanish();
     }
 
+    /// The host is switched on again, with nothing running.
+    pub fn revive(&mut self, agent: usize) {
+        self.note(format!("host {agent} is back"));
+        self.agents[agent].come_back();
+        self.schedule(Duration::ZERO, Happening::AgentStep { agent });
+    }
+
     /// The agent process restarts; its tasks run on.
     pub fn restart_agent(&mut self, agent: usize) {
         if let Some((manager, session)) = self.agents[agent].disconnect() {
