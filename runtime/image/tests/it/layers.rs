@@ -165,6 +165,9 @@ fn links_never_lead_outside() {
         Tar::default().hardlink("h", &file).entry(&evil, "h", "", b"dead"),
         Tar::default().symlink("l", outside).hardlink("h", "l/canary").entry(&evil, "h", "", b"dead"),
         Tar::default().symlink("l", &file).hardlink("h", "l").entry(&evil, "h", "", b"dead"),
+        Tar::default().hardlink("h", &file),
+        Tar::default().symlink("l", outside).hardlink("h", "l/canary"),
+        Tar::default().symlink("l", &file).hardlink("h", "l"),
         // Whiteouts and opaque markers through a link.
         Tar::default().symlink("l", outside).file("l/.wh.canary", b""),
         Tar::default().symlink("l", outside).file("l/.wh..wh..opq", b""),
