@@ -7,7 +7,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
 const PREFIX: &str = "sha256:";
 /// Hex digits of a SHA-256.
@@ -38,7 +37,9 @@ pub enum DigestError {
 impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(sha2::Sha256::digest(bytes).into())
+        let mut hasher = Hasher::default();
+        hasher.update(bytes);
+        hasher.finish()
     }
 
     /// The 64 hex digits, which are also the name of a blob in a store.
@@ -57,9 +58,15 @@ impl Digest {
     }
 }
 
-/// A digest that is being computed.
-#[derive(Clone, Default)]
-pub(crate) struct Hasher(sha2::Sha256);
+/// A digest that is being computed. ring's assembly needs half the time of the `sha2` crate on processors without SHA
+/// instructions, and hashing is most of what importing and unpacking costs.
+pub(crate) struct Hasher(ring::digest::Context);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self(ring::digest::Context::new(&ring::digest::SHA256))
+    }
+}
 
 impl Hasher {
     pub(crate) fn update(&mut self, bytes: &[u8]) {
@@ -67,7 +74,9 @@ impl Hasher {
     }
 
     pub(crate) fn finish(self) -> Digest {
-        Digest(self.0.finalize().into())
+        let mut digest = [0; 32];
+        digest.copy_from_slice(self.0.finish().as_ref());
+        Digest(digest)
     }
 }
 
