@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use super::{ImportError, MAX_ARCHIVE_BYTES, MAX_MEMBERS, MAX_STAGED_FILES};
 use crate::compression::{Inflate, InflateLimits};
 use crate::manifest::{Documents, MAX_DOCUMENT_BYTES};
-use crate::store::{BlobWriter, Ingested, Staged};
+use crate::store::{BlobWriter, Ingested, MAX_BLOB_BYTES, Staged};
 use crate::tarball::{EntryKind, TarReader};
 use crate::{ContentStore, Descriptor, Digest, ManifestError};
 
@@ -268,6 +268,10 @@ fn stage(
     loop {
         match read(&mut buffer)? {
             0 => return Ok(writer.finish()),
+            _ if writer.size() > MAX_BLOB_BYTES => {
+                let what = format!("a member has more than {MAX_BLOB_BYTES} bytes");
+                return Err(ImportError::Limit { what });
+            }
             filled => writer.write(&buffer[..filled])?,
         }
     }
