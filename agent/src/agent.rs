@@ -88,7 +88,7 @@ impl Agent {
         let executor: Arc<dyn Executor> = executor;
         let (questions, asked) = mpsc::channel(QUESTIONS_LIMIT);
         let hostname = Arc::from(config.engine.hostname.as_str());
-        let logs = LogStreams::new(Arc::clone(&executor), Questions(questions), hostname);
+        let logs = LogStreams::new(Arc::clone(&executor), Questions(questions), hostname, managers.clone());
         managers.set_addresses(match recovered.node.managers.as_slice() {
             [] => config.managers.clone(),
             known => known.to_vec(),

@@ -14,10 +14,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 
 use crate::agent::Questions;
 use crate::executor::Executor;
+use crate::managers::Managers;
 use follow::Follower;
 
 /// Batches that wait for the manager, each of at most some 256 KiB of log files.
@@ -31,16 +31,22 @@ pub(crate) struct LogStreams {
     executor: Arc<dyn Executor>,
     questions: Questions,
     hostname: Arc<str>,
+    managers: Managers,
     streams: Arc<Mutex<BTreeMap<u64, AbortOnDropHandle<()>>>>,
 }
 
 impl LogStreams {
-    pub fn new(executor: Arc<dyn Executor>, questions: Questions, hostname: Arc<str>) -> Self {
-        Self { executor, questions, hostname, streams: Arc::default() }
+    pub fn new(
+        executor: Arc<dyn Executor>,
+        questions: Questions,
+        hostname: Arc<str>,
+        managers: Managers,
+    ) -> Self {
+        Self { executor, questions, hostname, managers, streams: Arc::default() }
     }
 
-    /// Begins to answer a subscription over the session's channel.
-    pub fn begin(&self, subscription: LogSubscription, channel: Channel) {
+    /// Begins to answer a manager's subscription.
+    pub fn begin(&self, subscription: LogSubscription, manager: String) {
         let mut streams = self.streams.lock();
         streams.retain(|_, stream| !stream.is_finished());
         if streams.len() >= SUBSCRIPTIONS_LIMIT {
@@ -51,7 +57,7 @@ impl LogStreams {
             return;
         }
         let (id, this) = (subscription.id, self.clone());
-        let stream = tokio::spawn(async move { this.publish(subscription, channel).await });
+        let stream = tokio::spawn(async move { this.publish(subscription, &manager).await });
         streams.insert(id, AbortOnDropHandle::new(stream));
     }
 
@@ -64,7 +70,12 @@ impl LogStreams {
     }
 
     /// Sends until everything asked for is sent, or the manager drops the call.
-    async fn publish(&self, subscription: LogSubscription, channel: Channel) {
+    async fn publish(&self, subscription: LogSubscription, manager: &str) {
+        // A connection of its own: whoever reads slowly holds up nothing else.
+        let channel = match self.managers.dial(manager).await {
+            Ok(channel) => channel,
+            Err(error) => return tracing::warn!(%error, "logs cannot be sent"),
+        };
         let (batches, outbound) = mpsc::channel(BATCHES_LIMIT);
         let id = subscription.id;
         // A first message without entries names the subscription, so that the manager knows the call even if there is

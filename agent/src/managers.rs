@@ -1,4 +1,7 @@
-//! How the agent reaches managers: a way to open a channel with the node's identity, and the channel of the session.
+//! How the agent reaches managers: a way to open a connection with the node's identity, and the addresses to try.
+//!
+//! The session has a connection of its own. Image content and logs go over others: data that one side is slow to take
+//! fills a connection's window, and must not hold up heartbeats.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,13 +29,15 @@ pub struct UnreachableError {
 pub struct Managers {
     dial: Arc<Dial>,
     known: Arc<Mutex<Known>>,
+    /// The last connection for image content.
+    content: Arc<Mutex<Option<(String, Channel)>>>,
 }
 
 #[derive(Default)]
 struct Known {
     addresses: Vec<String>,
-    /// The manager of the open session.
-    current: Option<(String, Channel)>,
+    /// The manager of the newest session.
+    current: Option<String>,
 }
 
 impl Managers {
@@ -40,7 +45,7 @@ impl Managers {
     pub fn new(
         dial: impl Fn(String) -> BoxFuture<'static, Result<Channel, UnreachableError>> + Send + Sync + 'static,
     ) -> Self {
-        Self { dial: Arc::new(dial), known: Arc::default() }
+        Self { dial: Arc::new(dial), known: Arc::default(), content: Arc::default() }
     }
 
     pub(crate) async fn dial(&self, manager: &str) -> Result<Channel, UnreachableError> {
@@ -51,22 +56,34 @@ impl Managers {
         tokio::time::timeout(DIAL_LIMIT, (self.dial)(manager.to_owned())).await.map_err(slow)?
     }
 
-    pub(crate) fn set_current(&self, manager: String, channel: Channel) {
-        self.known.lock().current = Some((manager, channel));
+    /// A connection for image content: the last one, if it leads to the same manager.
+    pub(crate) async fn dial_for_content(&self, manager: &str) -> Result<Channel, UnreachableError> {
+        if let Some((_, channel)) = self.content.lock().as_ref().filter(|(of, _)| of == manager) {
+            return Ok(channel.clone());
+        }
+        let channel = self.dial(manager).await?;
+        *self.content.lock() = Some((manager.to_owned(), channel.clone()));
+        Ok(channel)
+    }
+
+    /// What came over the connection for image content failed: the next is a new one.
+    pub(crate) fn hang_up_content(&self) {
+        *self.content.lock() = None;
+    }
+
+    pub(crate) fn set_current(&self, manager: String) {
+        self.known.lock().current = Some(manager);
     }
 
     pub(crate) fn set_addresses(&self, addresses: Vec<String>) {
         self.known.lock().addresses = addresses;
     }
 
-    /// Every known manager, the session's first, with its channel where one is open.
-    pub(crate) fn candidates(&self) -> Vec<(String, Option<Channel>)> {
+    /// Every known manager, the session's first.
+    pub(crate) fn candidates(&self) -> Vec<String> {
         let known = self.known.lock();
-        let current = known.current.as_ref();
-        let is_other = |address: &&String| current.is_none_or(|(current, _)| current != *address);
-        let others = known.addresses.iter().filter(is_other).map(|address| (address.clone(), None));
-        let current = current.map(|(address, channel)| (address.clone(), Some(channel.clone())));
-        current.into_iter().chain(others).collect()
+        let others = known.addresses.iter().filter(|address| Some(*address) != known.current.as_ref());
+        known.current.iter().chain(others).cloned().collect()
     }
 }
 

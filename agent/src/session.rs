@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::executor::Answers;
@@ -93,13 +92,13 @@ async fn run(
         Err(error) => return Closed::Failed(error.to_string()),
     };
     answers.post(Event::SessionOpened { session });
-    let mut client = SessionsClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
+    let mut client = SessionsClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
     // The registration is in `messages` by now or soon; the manager answers once it has it.
     let inbound = match client.open(ReceiverStream::new(messages)).await {
         Ok(response) => response.into_inner(),
         Err(status) => return reason(manager, &status),
     };
-    let ended = receive(session, inbound, &channel, manager, managers, answers, logs).await;
+    let ended = receive(session, inbound, manager, managers, answers, logs).await;
     match ended {
         Ok(()) => Closed::Failed(format!("manager {manager} ended the session")),
         Err(SessionError::Status(status)) => reason(manager, &status),
@@ -117,7 +116,6 @@ enum SessionError {
 async fn receive(
     session: SessionId,
     inbound: Streaming<wire::ManagerMessage>,
-    channel: &Channel,
     manager: &str,
     managers: &Managers,
     answers: &Answers,
@@ -129,10 +127,10 @@ async fn receive(
         let message =
             ManagerMessage::try_from(message).map_err(|error| SessionError::Message(error.to_string()))?;
         match message {
-            ManagerMessage::SubscribeLogs(subscription) => logs.begin(subscription, channel.clone()),
+            ManagerMessage::SubscribeLogs(subscription) => logs.begin(subscription, manager.to_owned()),
             ManagerMessage::CancelLogs(id) => logs.cancel(id),
             ManagerMessage::Welcome(welcome) => {
-                managers.set_current(manager.to_owned(), channel.clone());
+                managers.set_current(manager.to_owned());
                 managers.set_addresses(welcome.managers.clone());
                 answers
                     .send(Event::SessionMessage { session, message: ManagerMessage::Welcome(welcome) })

@@ -37,11 +37,19 @@ pub struct Parallelism {
     pub remove: usize,
 }
 
-impl Default for Parallelism {
+impl Parallelism {
     /// Preparing mostly waits (for a registry, or for another task's pull of the same image); starting and removing are
-    /// work for CPU and kernel locks, where more at once only makes each slower.
+    /// work for CPUs and kernel locks, where more at once only makes each slower.
+    pub fn for_cpus(cpus: usize) -> Self {
+        let both = (2 * cpus).clamp(2, 16);
+        Self { prepare: 32, start: both, remove: both }
+    }
+}
+
+impl Default for Parallelism {
+    /// For a machine whose CPUs have not been counted.
     fn default() -> Self {
-        Self { prepare: 32, start: 4, remove: 4 }
+        Self::for_cpus(2)
     }
 }
 

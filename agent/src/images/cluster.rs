@@ -123,19 +123,21 @@ async fn from_any<'a, T>(
     attempt: impl Fn(Channel) -> BoxFuture<'a, Result<T, Status>>,
 ) -> Result<T, String> {
     let mut failure = None;
-    let candidates = managers.candidates();
-    for (manager, channel) in candidates {
-        let channel = match channel {
-            Some(channel) => Ok(channel),
-            None => managers.dial(&manager).await,
+    for manager in managers.candidates() {
+        let channel = match managers.dial_for_content(&manager).await {
+            Ok(channel) => channel,
+            Err(error) => {
+                failure = Some(error.to_string());
+                continue;
+            }
         };
-        match channel {
-            Err(error) => failure = Some(error.to_string()),
-            Ok(channel) => match attempt(channel).await {
-                Ok(done) => return Ok(done),
-                Err(status) if status.code() == Code::NotFound => {}
-                Err(status) => failure = Some(format!("manager {manager}: {}", status.message())),
-            },
+        match attempt(channel).await {
+            Ok(done) => return Ok(done),
+            Err(status) if status.code() == Code::NotFound => {}
+            Err(status) => {
+                managers.hang_up_content();
+                failure = Some(format!("manager {manager}: {}", status.message()));
+            }
         }
     }
     Err(match failure {

@@ -97,7 +97,7 @@ pub fn on_host<F: Future<Output = ()>>(test: impl FnOnce(Arc<Host>) -> F + Send)
             // Threads of the runtime are made by this one and share its namespace.
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             ip("link set lo up");
-            ip("link add uplink type dummy");
+            ip("link add uplink type bridge");
             ip("addr add 192.0.2.1/24 dev uplink");
             ip("link set uplink up");
             let runtime = tokio::runtime::Builder::new_multi_thread();

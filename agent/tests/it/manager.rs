@@ -104,7 +104,7 @@ pub fn config(addresses: &[SocketAddr]) -> AgentConfig {
         node: NODE,
         engine: description,
         managers: addresses.iter().map(ToString::to_string).collect(),
-        parallelism: Parallelism::default(),
+        parallelism: Parallelism::for_cpus(2),
     }
 }
 

@@ -16,6 +16,10 @@ use crate::text::chain;
 /// Between two looks whether other software has flushed what was programmed (network design, section 7).
 const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
 
+/// For operations that are under way when the node leaves: 5 s in all.
+const CLEAR_ATTEMPTS: u32 = 500;
+const CLEAR_PAUSE: Duration = Duration::from_millis(10);
+
 /// What the operator may choose about the data path; all nodes of a cluster must agree on VNI and port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkOptions {
@@ -122,6 +126,29 @@ fn open_at(node: &Local, place: Place) -> Result<Arc<NodeNetwork>, String> {
         }
     }
     Ok(Arc::new(network))
+}
+
+/// Removes everything that the node has in its kernel.
+pub(super) fn clear(node: &Local) -> Result<(), String> {
+    let network = match (node.network.take(), node.state.load()) {
+        (Some(network), _) => network,
+        // It was not opened by this process, but may have been by an earlier one.
+        (None, Ok(stored)) => match stored.node.place {
+            Some(place) => open_at(node, place)?,
+            None => return Ok(()),
+        },
+        (None, Err(error)) => return Err(chain(&error)),
+    };
+    let mut shared = network;
+    for _ in 0..CLEAR_ATTEMPTS {
+        match Arc::try_unwrap(shared) {
+            Ok(network) => return network.teardown().map_err(|error| chain(&error)),
+            // An operation is under way; none begins any more.
+            Err(network) => shared = network,
+        }
+        std::thread::sleep(CLEAR_PAUSE);
+    }
+    Err("the node's network is still in use".to_owned())
 }
 
 /// Takes over the networks of the containers that run; `false` if one could not be. Then nothing is swept, because what

@@ -91,7 +91,9 @@ pub(super) async fn watch(node: Arc<Local>, task: TaskId, container: Arc<Contain
         if let Some(network) = worker.network.open_now() {
             detach(&network, &task.to_string());
         }
-        worker.with_task(task, |local| local.container = None);
+        if let Some(local) = worker.tasks.lock().get_mut(&task) {
+            local.container = None;
+        }
         exit_of(&container)
     });
     let exit = exit.await.unwrap_or_else(|error| Exit::Lost { reason: error.to_string() });

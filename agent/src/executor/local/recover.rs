@@ -10,7 +10,7 @@ use swarm_model::{TaskId, Timestamp};
 use swarm_runtime::{FoundState, Outcome};
 
 use super::process::{exit, watch};
-use super::{Local, OpenLocalError};
+use super::{Local, OpenLocalError, network};
 use crate::text::chain;
 
 /// Reads the records and finds the containers; those that run are watched from now on.
@@ -77,12 +77,7 @@ pub(super) fn clear(node: &Local) -> Result<(), String> {
         }
     }
     node.tasks.lock().clear();
-    if let Some(network) = node.network.take() {
-        match Arc::try_unwrap(network) {
-            Ok(network) => failures.extend(network.teardown().err().map(|error| chain(&error))),
-            Err(_) => failures.push("the node's network is still in use".to_owned()),
-        }
-    }
+    failures.extend(network::clear(node).err());
     for name in ["state", "images", "containers"] {
         let path = node.config.directory.join(name);
         if let Err(error) = fs::remove_dir_all(&path)
