@@ -1,4 +1,5 @@
 //! What tests and benchmarks of the whole product are made of.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod e2e;

@@ -1,0 +1,37 @@
+//! `swarm-bench`: the benchmarks, a subcommand each. Exits 1 if a result is wrong.
+
+use clap::{Parser, Subcommand};
+use swarm_tests::bench::start;
+
+/// Measures parts of the system and checks that what they did is right.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Print one JSON object with the figures as the last line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// Time and memory that real containers take to start; `runc` and `crun` beside it (root)
+    Start(start::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut words = std::env::args_os().skip(1).peekable();
+    if words.next_if(|word| word == swarm_runtime::shim::ARGUMENT).is_some() {
+        swarm_runtime::shim::main(words);
+    }
+    let arguments = Arguments::parse();
+    let report = match &arguments.benchmark {
+        Benchmark::Start(options) => start::run(options)?,
+    };
+    println!("{}", report.table);
+    if arguments.json {
+        println!("{}", serde_json::Value::Object(report.figures));
+    }
+    Ok(())
+}
