@@ -6,29 +6,27 @@
 //! observations it plans nothing, and a new leader, who sees the same replicated state, goes on where the old one was.
 //!
 //! In the order of a plan:
-//! - `replicas`: which slots there are, which are too many, which are missing;
-//! - `finish`: tasks that ended get their outcome;
-//! - `update`: whether the update at hand goes on, has failed or is complete, and which slots it replaces next;
-//! - `settle`: each slot has one task that may run, or gets one (`restart` decides when);
-//! - `eviction`: slots leave nodes that are drained or no longer fit;
-//! - `reaper`: old records go.
+//! - [`replicas`]: which slots there are, which are too many, which are missing;
+//! - [`finish`]: tasks that ended get their outcome;
+//! - [`update`]: whether the update at hand goes on, has failed or is complete, and which slots it replaces next;
+//! - [`settle`]: each slot has one task that may run, or gets one ([`restart`] decides when);
+//! - [`eviction`]: slots leave nodes that are drained or no longer fit;
+//! - [`reaper`]: old records go.
 
-mod plan;
-mod remark;
-mod view;
-
+mod attempt;
 mod eviction;
 mod finish;
+mod ledger;
+mod plan;
 mod reaper;
+mod remark;
 mod replicas;
 mod restart;
 mod settle;
-mod update;
-
-mod attempt;
-mod ledger;
 mod slot;
 mod target;
+mod update;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -65,9 +63,6 @@ pub fn reconcile(
     let missing = replicas::missing(&slots, view.service.replicas());
 
     let mut target = Target::new(view.service, &slots);
-    for slot in &mut slots {
-        eviction::enforce_deadline(slot, &target, &mut ledger);
-    }
     let progress = update::assess(&mut target, &slots, missing.len(), &mut ledger);
     update::advance(&target, &mut slots, &progress, &mut ledger);
     let leaving = settle::settle_all(&mut slots, &target, &mut ledger);

@@ -123,11 +123,6 @@ impl Tracked {
         }
     }
 
-    /// Those of `tasks` that may still write.
-    pub fn still_live(&self, tasks: &BTreeSet<TaskId>) -> BTreeSet<TaskId> {
-        tasks.intersection(&self.live).copied().collect()
-    }
-
     pub fn task_mut(&mut self, task: TaskId) -> Option<&mut TrackedTask> {
         self.tasks.get_mut(&task)
     }

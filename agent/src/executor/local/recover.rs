@@ -76,6 +76,7 @@ pub(super) fn clear(node: &Local) -> Result<(), String> {
             failures.push(chain(&error));
         }
     }
+    node.runtime.remove_cgroup_parent();
     node.tasks.lock().clear();
     failures.extend(network::clear(node).err());
     for name in ["state", "images", "containers"] {

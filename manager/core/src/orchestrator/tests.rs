@@ -1,8 +1,7 @@
-//! The orchestrator in a small world: text scenarios that an operator can read, and random walks with invariants.
+//! The orchestrator in a small world: text scenarios that an operator can read.
 
 mod checks;
 mod scenarios;
 mod script;
 mod spec;
-mod walk;
 mod world;

@@ -6,10 +6,9 @@
 
 mod progress;
 
-use swarm_model::{FailureAction, UpdateState, UpdateStatus};
+use swarm_model::{FailureAction, UpdateOrder, UpdateState, UpdateStatus};
 
 use super::Remark;
-use super::attempt::Attempt;
 use super::ledger::Ledger;
 use super::settle::serving;
 use super::slot::{Beginning, Slot};
@@ -164,11 +163,9 @@ fn rollback(target: &Target<'_>, progress: &Progress, status: &UpdateStatus, led
 }
 
 fn rollback_paused(progress: &Progress, status: &UpdateStatus) -> UpdateStatus {
-    // One that was resumed tells the first reason only.
-    let before = status.message.rsplit("; before: ").next().unwrap_or_default();
     UpdateStatus {
         state: UpdateState::RollbackPaused,
-        message: format!("rollback paused: {}; before: {before}", progress.failure_text()),
+        message: format!("rollback paused: {}; before: {}", progress.failure_text(), status.message),
         ..status.clone()
     }
 }
@@ -198,9 +195,9 @@ pub(super) fn advance(
         parallelism => usize::try_from(parallelism).unwrap_or(usize::MAX),
     };
     let mut next = progress.waiting.clone();
-    next.sort_by_key(|at| (runs(&slots[*at]), slots[*at].number));
+    next.sort_by_key(|at| (serving(&slots[*at]).is_some(), slots[*at].number));
     let idle = match target.phase() {
-        Phase::RollingBack => next.partition_point(|at| !runs(&slots[*at])),
+        Phase::RollingBack => next.partition_point(|at| serving(&slots[*at]).is_none()),
         Phase::Settled | Phase::Updating | Phase::UpdatePaused | Phase::RollbackPaused => 0,
     };
     next.truncate(allowed.saturating_sub(in_progress).max(idle));
@@ -215,10 +212,10 @@ pub(super) fn advance(
     }
 }
 
-fn runs(slot: &Slot<'_>) -> bool {
-    slot.live().any(Attempt::is_running)
-}
-
 fn begin(slot: &mut Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) {
-    slot.replace(ledger, serving(slot, target), Beginning::of(target.revision()), target.order());
+    let keep = match target.order() {
+        UpdateOrder::StopFirst => None,
+        UpdateOrder::StartFirst => serving(slot),
+    };
+    slot.replace(ledger, keep, Beginning::of(target.revision()), target.order());
 }

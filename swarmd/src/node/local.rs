@@ -1,0 +1,154 @@
+//! The service of the local socket that is about this node alone.
+
+use std::sync::Arc;
+
+use swarm_model::{Availability, NodeRole};
+use swarm_proto::v1;
+use swarm_proto::v1::local_server::{Local, LocalServer};
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+use super::Node;
+use super::address;
+use super::membership::{Membership, Place, Record};
+
+/// Addresses of the tasks' gateway network, unless the operator names others (docs/adr/0004).
+const DEFAULT_GATEWAY_POOL: &str = "10.192.0.0/10";
+
+pub struct LocalService(Arc<Node>);
+
+impl LocalService {
+    pub const PREFIX: &'static str = "/swarm.v1.Local/";
+
+    pub fn server(node: Arc<Node>) -> LocalServer<Self> {
+        LocalServer::new(Self(node))
+    }
+
+    async fn answer(&self) -> Response<v1::LocalStatus> {
+        let node = &self.0;
+        let mut status = v1::LocalStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            hostname: node.config.hostname.clone(),
+            ..Default::default()
+        };
+        if let Some(membership) = &*node.membership.lock().await {
+            membership.describe(&mut status);
+        }
+        Response::new(status)
+    }
+
+    async fn init(&self, request: v1::InitRequest) -> anyhow::Result<()> {
+        let node = &self.0;
+        let advertise = address::advertised(&request.advertise_address, node.config.listen.port())?;
+        let data_address = match request.data_address.as_str() {
+            "" => *advertise.ip(),
+            text => *address::advertised(text, 0)?.ip(),
+        };
+        let pool = if request.gateway_pool.is_empty() { DEFAULT_GATEWAY_POOL } else { &request.gateway_pool };
+        let pool: ipnet::Ipv4Net =
+            pool.parse().map_err(|_| anyhow::anyhow!("{pool:?} is not a CIDR block"))?;
+        anyhow::ensure!(
+            pool.prefix_len() <= 20,
+            "the gateway pool {pool} is too small: a /20 holds three nodes, a /10 4095"
+        );
+        let availability = v1::NodeAvailability::try_from(request.availability).unwrap_or_default();
+        let bootstrap = swarm_manager::Bootstrap {
+            gateway_pool: pool.trunc(),
+            availability: Availability::from(availability),
+        };
+        let record = Record { advertise, data_address, managers: vec![advertise.to_string()] };
+        let membership =
+            Membership::found(&node.config, record, node.engine(data_address), bootstrap, &node.door).await?;
+        info!(node.id = %membership.credentials().identity().node, "cluster made");
+        node.keep(membership).await;
+        Ok(())
+    }
+
+    async fn join(&self, request: v1::JoinRequest) -> anyhow::Result<()> {
+        let node = &self.0;
+        anyhow::ensure!(!request.managers.is_empty(), "name a manager to join through: HOST[:PORT]");
+        let managers =
+            request.managers.iter().map(|text| address::manager(text)).collect::<Result<Vec<_>, _>>()?;
+        let advertise = address::advertised(&request.advertise_address, node.config.listen.port())?;
+        let data_address = match request.data_address.as_str() {
+            "" => *advertise.ip(),
+            text => *address::advertised(text, 0)?.ip(),
+        };
+        let token = request.token.trim().parse::<swarm_pki::JoinToken>()?;
+        let joined = super::membership::join(token, managers.clone(), &node.engine(data_address)).await?;
+        let managers = if joined.managers.is_empty() { managers } else { joined.managers };
+        let record = Record { advertise, data_address, managers };
+        let membership = Membership::enter(
+            &node.config,
+            record,
+            node.engine(data_address),
+            joined.credentials,
+            &node.door,
+        )
+        .await?;
+        info!(node.id = %membership.credentials().identity().node, "joined the cluster");
+        node.keep(membership).await;
+        Ok(())
+    }
+
+    async fn refuse_member(&self) -> Result<(), Status> {
+        match &*self.0.membership.lock().await {
+            None => Ok(()),
+            Some(membership) => Err(Status::failed_precondition(format!(
+                "this node is in cluster {} already; to leave it: swarmctl cluster leave",
+                membership.credentials().identity().cluster
+            ))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Local for LocalService {
+    async fn status(&self, _: Request<v1::LocalStatusRequest>) -> Result<Response<v1::LocalStatus>, Status> {
+        Ok(self.answer().await)
+    }
+
+    async fn init(&self, request: Request<v1::InitRequest>) -> Result<Response<v1::LocalStatus>, Status> {
+        let _change = self.0.change.lock().await;
+        self.refuse_member().await?;
+        self.init(request.into_inner()).await.map_err(|error| told(&error))?;
+        Ok(self.answer().await)
+    }
+
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::LocalStatus>, Status> {
+        let _change = self.0.change.lock().await;
+        self.refuse_member().await?;
+        self.join(request.into_inner()).await.map_err(|error| told(&error))?;
+        Ok(self.answer().await)
+    }
+
+    async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+        let node = &self.0;
+        let _change = node.change.lock().await;
+        let mut membership = node.membership.lock().await;
+        let Some(member) = membership.as_ref() else {
+            return Err(Status::failed_precondition("this node is in no cluster"));
+        };
+        if member.credentials().identity().role == NodeRole::Manager && !request.into_inner().force {
+            return Err(Status::failed_precondition(
+                "this node is a manager: if it is the last one, the cluster and all its state end with it; to do it all \
+                 the same: swarmctl cluster leave --force",
+            ));
+        }
+        if let Some(member) = membership.take() {
+            member.stop(&node.door, true).await;
+        }
+        Place::new(&node.config).forget().map_err(|error| told(&error))?;
+        info!("left the cluster");
+        Ok(Response::new(v1::LeaveResponse {}))
+    }
+}
+
+/// The whole chain, once: the operator sees nothing else.
+fn told(error: &anyhow::Error) -> Status {
+    let text = format!("{error:#}");
+    match error.downcast_ref::<swarm_pki::JoinError>() {
+        Some(_) => Status::permission_denied(text),
+        None => Status::failed_precondition(text),
+    }
+}

@@ -1,0 +1,300 @@
+//! Being a member: the credentials, the record on disk, the agent, and on managers the manager.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures_util::FutureExt;
+use serde::{Deserialize, Serialize};
+use swarm_agent::{
+    Agent, AgentConfig, Link, LocalConfig, LocalExecutor, Managers, NetworkOptions, Parallelism,
+    UnreachableError,
+};
+use swarm_image::RegistryOptions;
+use swarm_manager::{Bootstrap, Manager, ManagerConfig};
+use swarm_model::{EngineDescription, NodeRole};
+use swarm_pki::{Credentials, Dialler};
+use swarm_proto::v1;
+use tracing::warn;
+
+use crate::config::Config;
+use crate::door::ManagerDoor;
+
+/// What is remembered beside the credentials. Its file is written last and removed first: it is the membership.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// Where other nodes reach this one's manager.
+    pub advertise: SocketAddrV4,
+    /// Underlay address of the data path.
+    pub data_address: Ipv4Addr,
+    /// Managers to begin with; the agent keeps a newer list of its own.
+    pub managers: Vec<String>,
+}
+
+/// The node's directory.
+pub struct Place(PathBuf);
+
+impl Place {
+    pub fn new(config: &Config) -> Self {
+        Self(config.data_dir.clone())
+    }
+
+    pub fn make(&self) -> anyhow::Result<()> {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
+        made.with_context(|| format!("cannot make {}", self.0.display()))
+    }
+
+    pub fn credentials(&self) -> PathBuf {
+        self.0.join("node.pem")
+    }
+
+    fn record_file(&self) -> PathBuf {
+        self.0.join("node.json")
+    }
+
+    fn manager(&self) -> PathBuf {
+        self.0.join("manager")
+    }
+
+    fn agent(&self) -> PathBuf {
+        self.0.join("agent")
+    }
+
+    /// `None`: in no cluster.
+    pub fn record(&self) -> anyhow::Result<Option<Record>> {
+        let path = self.record_file();
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let record = serde_json::from_slice(&bytes)
+                    .with_context(|| format!("{} is damaged", path.display()))?;
+                Ok(Some(record))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    fn remember(&self, record: &Record, credentials: &Credentials) -> anyhow::Result<()> {
+        credentials.save(&self.credentials())?;
+        let (path, new) = (self.record_file(), self.0.join("node.json.new"));
+        let written = || {
+            std::fs::write(&new, serde_json::to_vec_pretty(record)?)?;
+            std::fs::File::open(&new)?.sync_all()?;
+            std::fs::rename(&new, &path)?;
+            std::fs::File::open(&self.0)?.sync_all()
+        };
+        written().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Forgets the membership, the record first. Volumes stay: they are the operator's.
+    pub fn forget(&self) -> anyhow::Result<()> {
+        for path in [self.record_file(), self.credentials()] {
+            absent(std::fs::remove_file(&path))
+                .with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        for path in [self.manager(), self.agent()] {
+            absent(std::fs::remove_dir_all(&path))
+                .with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn absent(removed: std::io::Result<()>) -> std::io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Joins by token: credentials, and the managers to know.
+pub async fn join(
+    token: swarm_pki::JoinToken,
+    managers: Vec<String>,
+    engine: &EngineDescription,
+) -> anyhow::Result<swarm_pki::Joined> {
+    let request = swarm_pki::JoinRequest {
+        token,
+        managers,
+        hostname: engine.hostname.clone(),
+        data_address: engine.data_address.to_string(),
+    };
+    Ok(swarm_pki::join(&request).await?)
+}
+
+/// A node in a cluster, running.
+pub struct Membership {
+    record: Record,
+    credentials: Credentials,
+    manager: Option<Arc<Manager>>,
+    agent: Agent,
+}
+
+impl Membership {
+    /// Makes a cluster with this node as its first manager.
+    pub async fn found(
+        config: &Config,
+        record: Record,
+        engine: EngineDescription,
+        bootstrap: Bootstrap,
+        door: &ManagerDoor,
+    ) -> anyhow::Result<Self> {
+        let place = Place::new(config);
+        let manager = manager_config(config, &record, engine.clone());
+        let (manager, credentials) =
+            Manager::bootstrap(manager, bootstrap).await.context("cannot make the cluster")?;
+        let begun =
+            place.remember(&record, &credentials).and_then(|()| begin(config, &record, engine, &credentials));
+        match begun {
+            Ok(agent) => {
+                door.open(manager.local_routes());
+                Ok(Self { record, credentials, manager: Some(Arc::new(manager)), agent })
+            }
+            Err(error) => {
+                manager.stop().await;
+                place.forget()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins as a member with fresh credentials.
+    pub async fn enter(
+        config: &Config,
+        record: Record,
+        engine: EngineDescription,
+        credentials: Credentials,
+        door: &ManagerDoor,
+    ) -> anyhow::Result<Self> {
+        let place = Place::new(config);
+        anyhow::ensure!(
+            credentials.identity().role == NodeRole::Worker,
+            "this version has one manager; join with a worker token: swarmctl cluster join-token worker"
+        );
+        place.remember(&record, &credentials)?;
+        match Self::resume(config, record, engine, credentials, door).await {
+            Ok(membership) => Ok(membership),
+            Err(error) => {
+                place.forget()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Continues as what the node was.
+    pub async fn resume(
+        config: &Config,
+        record: Record,
+        engine: EngineDescription,
+        credentials: Credentials,
+        door: &ManagerDoor,
+    ) -> anyhow::Result<Self> {
+        let manager = match credentials.identity().role {
+            NodeRole::Worker => None,
+            NodeRole::Manager => {
+                let manager = manager_config(config, &record, engine.clone());
+                Some(Arc::new(
+                    Manager::open(manager, &credentials).await.context("cannot start the manager")?,
+                ))
+            }
+        };
+        let agent = begin(config, &record, engine, &credentials)?;
+        if let Some(manager) = &manager {
+            door.open(manager.local_routes());
+        }
+        Ok(Self { record, credentials, manager, agent })
+    }
+
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Resolves when the manager's disk failed; `None` where there is no manager.
+    pub fn failure(&self) -> Option<impl Future<Output = ()> + Send + 'static> {
+        self.manager.as_ref().map(|manager| {
+            let manager = Arc::clone(manager);
+            async move { manager.failed().await }
+        })
+    }
+
+    pub fn describe(&self, status: &mut v1::LocalStatus) {
+        let identity = self.credentials.identity();
+        let agent = self.agent.status().borrow().clone();
+        status.node_id = identity.node.to_string();
+        status.cluster_id = identity.cluster.to_string();
+        status.role = v1::NodeRole::from(identity.role) as i32;
+        status.connected = matches!(agent.connection.link, Link::Up { .. });
+        status.managers.clone_from(&self.record.managers);
+        status.data_address = self.record.data_address.to_string();
+    }
+
+    /// Stops agent and manager. Containers go on, unless they are to be removed.
+    pub async fn stop(self, door: &ManagerDoor, remove_containers: bool) {
+        door.close();
+        if !remove_containers {
+            self.agent.stop().await;
+        } else if let Err(left) = self.agent.leave().await {
+            warn!(reason = left, "something of the cluster is left on this node");
+        }
+        if let Some(manager) = self.manager {
+            manager.stop().await;
+        }
+    }
+}
+
+fn manager_config(config: &Config, record: &Record, engine: EngineDescription) -> ManagerConfig {
+    ManagerConfig {
+        directory: Place::new(config).manager(),
+        listen: config.listen,
+        advertise: record.advertise.to_string(),
+        engine,
+        insecure_registries: config.insecure_registries.clone(),
+    }
+}
+
+/// Starts the node's agent.
+fn begin(
+    config: &Config,
+    record: &Record,
+    engine: EngineDescription,
+    credentials: &Credentials,
+) -> anyhow::Result<Agent> {
+    let identity = credentials.identity();
+    let dialler = Dialler::new(credentials)?;
+    let managers = Managers::new(move |address| {
+        let dialler = dialler.clone();
+        let dial = async move {
+            let dialled = dialler.connect(&address).await;
+            dialled.map_err(|error| UnreachableError {
+                manager: address,
+                reason: format!("{:#}", anyhow::Error::new(error)),
+            })
+        };
+        dial.boxed()
+    });
+    let local = LocalConfig {
+        directory: Place::new(config).agent(),
+        node: identity.node,
+        engine: engine.clone(),
+        cgroup_parent: config.cgroup_parent.clone(),
+        shim_executable: "/proc/self/exe".into(),
+        log_limits: swarm_runtime::LogLimits::default(),
+        network: NetworkOptions::default(),
+        registry: RegistryOptions {
+            insecure: config.insecure_registries.iter().cloned().collect(),
+            ..RegistryOptions::default()
+        },
+    };
+    let agent = AgentConfig {
+        cluster: identity.cluster,
+        node: identity.node,
+        engine,
+        managers: record.managers.clone(),
+        parallelism: Parallelism::default(),
+    };
+    let open = |answers| LocalExecutor::open(local, managers.clone(), answers);
+    Agent::start(agent, managers.clone(), open).context("cannot start the agent")
+}
