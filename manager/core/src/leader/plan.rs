@@ -219,6 +219,9 @@ impl Leader {
         let plan = orchestrator::reconcile(&view, now, &mut || ids.task());
         drop(view);
         self.timers.set(Timer::Service(id), plan.next_wakeup);
+        if plan.remarks.iter().any(|remark| matches!(remark, Remark::CreationContinues { .. })) {
+            draft.unfinished.push(id);
+        }
         let forgotten =
             plan.actions.iter().filter(|action| matches!(action, TaskAction::Forget { .. })).count();
         self.draft_service(record, plan, store, now, draft);
