@@ -145,7 +145,7 @@ impl AgentCore {
                 self.order_everything(now, &delta);
             }
             for task in delta.remove {
-                self.order_removal(task);
+                self.order_removal(now, task);
             }
             for assignment in delta.upsert {
                 self.order(now, assignment);
@@ -202,7 +202,7 @@ impl AgentCore {
         let named: std::collections::BTreeSet<_> = delta.upsert.iter().map(|one| one.task).collect();
         let unnamed: Vec<_> = self.tasks.keys().filter(|task| !named.contains(task)).copied().collect();
         for task in unnamed {
-            self.order_removal(task);
+            self.order_removal(now, task);
         }
         for (task, found) in std::mem::take(&mut self.strays) {
             match delta.upsert.iter().find(|assignment| assignment.task == task) {

@@ -78,10 +78,15 @@ impl AgentCore {
         }
     }
 
-    pub(super) fn order_removal(&mut self, task: TaskId) {
-        if let Some(entry) = self.tasks.get_mut(&task)
-            && entry.order_removal()
-        {
+    pub(super) fn order_removal(&mut self, now: Timestamp, task: TaskId) {
+        let Some(entry) = self.tasks.get_mut(&task) else {
+            // It never came here, and the manager waits to hear that nothing of it runs.
+            if !self.removals.contains_key(&task) {
+                self.outbox.put(task, status(TaskState::Shutdown, now), true);
+            }
+            return;
+        };
+        if entry.order_removal() {
             self.unsaved.insert(task);
             self.marked.insert(task);
         }
