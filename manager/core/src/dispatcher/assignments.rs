@@ -94,8 +94,14 @@ impl Assignments {
                     }
                 }
             } else {
-                let tasks = store.tasks_on_node(node).map(|task| task.id);
-                delta.upsert = tasks.filter_map(|task| self.assignment(store, gates, node, task)).collect();
+                for task in store.tasks_on_node(node) {
+                    match self.assignment(store, gates, node, task.id) {
+                        Some(assignment) => delta.upsert.push(assignment),
+                        // Not to be named would be enough to remove it. Named, it is answered even if it never came.
+                        None if task.outcome.is_none() => delta.remove.push(task.id),
+                        None => {}
+                    }
+                }
             }
             effects.push(Effect::Session { session, message: ManagerMessage::Assignments(delta) });
         }

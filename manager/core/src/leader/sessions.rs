@@ -46,6 +46,7 @@ impl Leader {
         }
         self.note_unreported(node, &reported, store, now, watch);
         if before == NodeState::Ready {
+            watch.node(node);
             if let Some(node) = store.node(node) {
                 self.planner.upsert_node(node, &self.fleet);
             }
@@ -114,7 +115,10 @@ impl Leader {
     ) {
         // An agent speaks only about its own tasks. What it holds without being assigned it, it is told to remove.
         let Some(task) = store.task(id).filter(|task| task.node == Some(node)) else {
-            return self.assignments.mark(node, id);
+            if !status.state.is_final() {
+                self.assignments.mark(node, id);
+            }
+            return;
         };
         if task.outcome.is_some() {
             return;

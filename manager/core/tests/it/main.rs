@@ -1,5 +1,6 @@
 //! The crate from outside: the scheduler's scenarios, and whole clusters in one thread under one seed.
 
+mod chaos;
 mod checks;
 mod leadership;
 mod lifecycle;

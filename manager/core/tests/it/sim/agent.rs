@@ -30,6 +30,8 @@ pub struct Agent {
     tasks: BTreeMap<TaskId, Held>,
     /// Statuses that the manager was not told yet.
     unreported: BTreeSet<TaskId>,
+    /// What is to be said of tasks that are not here any more, or never were.
+    last_words: BTreeMap<TaskId, TaskStatus>,
     assigned: TableVersion,
     meshed: TableVersion,
     pub mesh: BTreeMap<(Protocol, u16), Vec<SocketAddrV4>>,
@@ -63,6 +65,7 @@ impl Agent {
             gone: false,
             tasks: BTreeMap::new(),
             unreported: BTreeSet::new(),
+            last_words: BTreeMap::new(),
             assigned: TableVersion::default(),
             meshed: TableVersion::default(),
             mesh: BTreeMap::new(),
@@ -144,6 +147,10 @@ impl Agent {
         &self.tasks
     }
 
+    pub fn running(&self) -> Vec<TaskId> {
+        self.tasks.iter().filter(|(_, held)| held.state == TaskState::Running).map(|(id, _)| *id).collect()
+    }
+
     /// The container ends by itself.
     pub fn end(&mut self, task: TaskId, exit_code: i32) {
         let held = self.tasks.get_mut(&task).expect("the task is here");
@@ -201,8 +208,6 @@ impl Agent {
                 assert!(assignment.desired >= held.assignment.desired, "desired states only rise");
                 held.assignment = assignment;
             }
-            // It never was here, and is not wanted any more.
-            None if stops => return,
             None => {
                 let held = Held {
                     assignment,
@@ -225,15 +230,20 @@ impl Agent {
     }
 
     fn stop(&mut self, id: TaskId, now: Timestamp, forget: bool) {
-        let Some(held) = self.tasks.get_mut(&id) else { return };
+        let Some(held) = self.tasks.get_mut(&id) else {
+            self.last_words.insert(id, gone(now));
+            return;
+        };
         if !held.state.is_final() && held.assignment.desired != DesiredState::Remove {
             self.stops.push((id, now));
             held.next = Some(now + STEP);
         }
         held.assignment.desired = if forget { DesiredState::Remove } else { DesiredState::Shutdown };
         if forget && held.state.is_final() {
+            if self.unreported.remove(&id) {
+                self.last_words.insert(id, held.status(now));
+            }
             self.tasks.remove(&id);
-            self.unreported.remove(&id);
         }
     }
 
@@ -283,6 +293,9 @@ impl Agent {
                 self.tasks.remove(&id);
             }
         }
+        if self.link.is_some() && !self.last_words.is_empty() {
+            messages.push(AgentMessage::Statuses(std::mem::take(&mut self.last_words).into_iter().collect()));
+        }
         if self.next_beat <= now {
             self.next_beat = now + self.heartbeat;
             messages.push(AgentMessage::Heartbeat);
@@ -290,6 +303,18 @@ impl Agent {
         let next = self.tasks.values().filter_map(|held| held.next).min();
         self.due = next.map_or(self.next_beat, |next| next.min(self.next_beat));
         Outcome { messages, next: self.due }
+    }
+}
+
+fn gone(at: Timestamp) -> TaskStatus {
+    TaskStatus {
+        state: TaskState::Shutdown,
+        at,
+        message: String::new(),
+        error: String::new(),
+        exit_code: None,
+        oom_killed: false,
+        pid: None,
     }
 }
 

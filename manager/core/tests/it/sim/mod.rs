@@ -64,6 +64,7 @@ pub struct World {
     /// Which manager leads which term, as they said.
     pub leaders: BTreeMap<u64, usize>,
     pub mirror: checks::Mirror,
+    mirror_request: Option<RequestId>,
     /// Entries handed to a disk, in all.
     pub entries_written: u64,
     /// The last things that happened, for a failing test.
@@ -86,6 +87,7 @@ impl World {
             replies: BTreeMap::new(),
             leaders: BTreeMap::new(),
             mirror: checks::Mirror::default(),
+            mirror_request: None,
             entries_written: 0,
             trace: Vec::new(),
         };
@@ -228,6 +230,12 @@ impl World {
             }
             Effect::TruncateLog { up_to } => self.managers[index].disk.truncate(up_to),
             Effect::SendRaft { to, message } => self.send_raft(index, to, message),
+            Effect::Reply { id, result: Ok(Response::Snapshot { changes, .. }) }
+                if self.mirror_request == Some(id) =>
+            {
+                self.mirror_request = None;
+                changes.into_iter().for_each(|change| self.mirror.apply(change));
+            }
             Effect::Reply { id, result } => drop(self.replies.insert(id, result)),
             Effect::Session { session, message } => {
                 if let Some(agent) = self.agents.iter().position(|a| a.session() == Some(session)) {
@@ -274,6 +282,10 @@ impl World {
             let other = self.leaders.insert(term, index);
             assert!(other.is_none_or(|it| it == index), "seed {}: two leaders in term {term}", self.seed);
             self.mirror = checks::Mirror::default();
+            self.next_request += 1;
+            let id = RequestId(self.next_request);
+            self.mirror_request = Some(id);
+            self.deliver(index, Event::Request { id, request: Request::Snapshot { service: None } });
         }
     }
 
