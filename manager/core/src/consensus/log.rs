@@ -153,7 +153,8 @@ impl Log {
             index: metadata.index,
             term: metadata.term,
             conf_state: Bytes::from(self.conf_state.encode_to_vec()),
-            objects: snapshot::decode(Bytes::from(snapshot.data.clone())).unwrap_or_default(),
+            objects: snapshot::decode(Bytes::from(snapshot.data.clone()))
+                .expect("a snapshot is checked when its message arrives"),
         }
     }
 
@@ -258,5 +259,68 @@ impl Storage for Log {
                 Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(index: u64, term: u64) -> LogEntry {
+        let data = Entry { index, term, ..Entry::default() }.encode_to_vec().into();
+        LogEntry { index, term, data }
+    }
+
+    fn checkpoint(index: u64, term: u64) -> CheckpointState {
+        let conf_state = ConfState { voters: vec![1], ..ConfState::default() }.encode_to_vec().into();
+        CheckpointState { index, term, conf_state, objects: Vec::new() }
+    }
+
+    fn check(
+        checkpoint: Option<CheckpointState>,
+        entries: std::ops::RangeInclusive<u64>,
+        commit: u64,
+        expect: &str,
+    ) {
+        let hard_state = HardState { term: 3, vote: 1, commit }.encode_to_vec().into();
+        let entries = entries.map(|index| record(index, 2)).collect();
+        let shown = match Log::recover(Recovered { checkpoint, hard_state: Some(hard_state), entries }) {
+            Ok(log) => format!("{}..={} commit {}", log.first(), log.last(), log.hard_state.commit),
+            Err(error) => error.to_string(),
+        };
+        assert!(shown.contains(expect), "{shown}, expected {expect}");
+    }
+
+    #[test]
+    fn what_the_disk_held_fits_together_or_is_refused() {
+        check(None, 1..=5, 3, "1..=5 commit 3");
+        check(Some(checkpoint(4, 2)), 5..=9, 4, "5..=9 commit 4");
+        check(Some(checkpoint(4, 2)), 2..=9, 3, "3..=9 commit 4");
+        check(Some(checkpoint(9, 2)), 2..=6, 6, "10..=9 commit 9");
+        check(Some(checkpoint(4, 2)), 6..=9, 4, "at index 4, but the log begins at 6");
+        check(None, 2..=3, 2, "at index 0, but the log begins at 2");
+        check(None, 1..=3, 4, "index 4 is committed, but the log ends at 3");
+    }
+
+    #[test]
+    fn a_gap_and_a_record_that_lies_about_its_index_are_refused() {
+        let refused = |entries: Vec<LogEntry>| {
+            Log::recover(Recovered { entries, ..Recovered::default() }).unwrap_err().to_string()
+        };
+        assert!(refused(vec![record(1, 1), record(3, 1)]).contains("entry 3 follows entry 1"));
+        let lie = LogEntry { index: 2, ..record(7, 1) };
+        assert!(refused(vec![record(1, 1), lie]).contains("says that it is entry 7"));
+    }
+
+    #[test]
+    fn compaction_keeps_a_tail_and_the_term_before_it() {
+        let entries = (1..=2_000).map(|index| record(index, 1 + index / 1_000)).collect();
+        let hard_state = HardState { term: 3, vote: 0, commit: 2_000 }.encode_to_vec().into();
+        let mut log =
+            Log::recover(Recovered { checkpoint: None, hard_state: Some(hard_state), entries }).unwrap();
+        assert_eq!(log.compact(1_600), Some(1_100));
+        assert_eq!((log.first(), log.last()), (1_101, 2_000));
+        assert_eq!((log.term_at(1_100), log.term_at(1_099)), (Some(2), None));
+        assert_eq!(log.compact(1_600), None);
     }
 }

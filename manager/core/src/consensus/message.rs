@@ -1,7 +1,10 @@
 //! Raft messages from the wire: checked before raft-rs may see them.
 
+use bytes::Bytes;
 use prost011::Message as _;
 use raft::eraftpb::{EntryType, Message, MessageType};
+
+use super::snapshot::{self, Truncated};
 
 /// Why a peer's message was dropped.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +17,8 @@ pub(crate) enum MessageError {
     Local(MessageType),
     #[error("raft message holds an entry of the unknown type {0}")]
     UnknownEntry(i32),
+    #[error("raft message holds a damaged snapshot")]
+    Snapshot(#[source] Truncated),
     #[error("raft message from {from} to {to} is not for this member")]
     Misrouted { from: u64, to: u64 },
     #[error("raft refused the message")]
@@ -32,6 +37,9 @@ pub(super) fn decode(bytes: &[u8], own_id: u64) -> Result<Message, MessageError>
     if let Some(entry) = message.entries.iter().find(|entry| EntryType::from_i32(entry.entry_type).is_none())
     {
         return Err(MessageError::UnknownEntry(entry.entry_type));
+    }
+    if let Some(found) = &message.snapshot {
+        snapshot::decode(Bytes::copy_from_slice(&found.data)).map_err(MessageError::Snapshot)?;
     }
     if message.to != own_id || message.from == own_id || message.from == 0 {
         return Err(MessageError::Misrouted { from: message.from, to: message.to });
@@ -61,6 +69,8 @@ mod tests {
             &|m| m.entries = vec![raft::eraftpb::Entry { entry_type: 7, ..Default::default() }],
             "unknown type 7",
         );
+        let damaged = raft::eraftpb::Snapshot { data: vec![0, 0, 0, 9, 1], ..Default::default() };
+        check(&|m| m.snapshot = Some(damaged.clone()), "damaged snapshot");
         check(&|m| m.to = 3, "not for this member");
         assert!(decode(b"\xff\xff\xff", 1).is_err());
     }

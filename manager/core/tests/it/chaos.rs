@@ -56,10 +56,10 @@ impl Chaos {
         self.made += 1;
         let name = format!("s{}", self.made);
         let mut spec = specs::service(&name, self.made % 5);
-        if self.made % 2 == 0 {
+        if self.made.is_multiple_of(2) {
             spec.ports = vec![specs::port(None, PortMode::Ingress)];
         }
-        if self.made % 5 == 0 {
+        if self.made.is_multiple_of(5) {
             spec.ports = vec![specs::port(Some(443), PortMode::Host)];
         }
         self.world.send(Request::CreateService { spec: Arc::new(spec), request_id: None });
@@ -151,7 +151,8 @@ impl Chaos {
         }
         checks::equal_stores(&self.world);
         for view in services {
-            self.world.ask(Request::RemoveService { service: view.service.id.to_string() }).unwrap();
+            let removed = self.world.ask(Request::RemoveService { service: view.service.id.to_string() });
+            assert!(removed.is_ok(), "{removed:?}");
         }
         self.world.run_until("every agent is empty", |world| {
             world.agents.iter().all(|agent| agent.tasks().is_empty())

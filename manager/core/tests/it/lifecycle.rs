@@ -170,7 +170,7 @@ fn a_restarted_agent_moves_nothing() {
 }
 
 #[test]
-fn a_drained_node_ends_with_no_task_and_a_paused_one_keeps_its_own() {
+fn a_drained_node_ends_with_no_task() {
     let mut world = World::with_agents(9, 1, 3);
     create(&mut world, &specs::service("web", 6));
     world.wait_running("web", 6);
@@ -400,4 +400,45 @@ fn a_watcher_that_follows_publications_sees_what_a_new_one_is_told() {
         mirror.nodes.values().map(|view| (view.node.id, view.state, view.message.clone())).collect()
     };
     assert_eq!(states(&fresh), states(&world.mirror));
+}
+
+#[test]
+fn a_paused_node_keeps_its_tasks_and_gets_no_others() {
+    let mut world = World::with_agents(41, 1, 2);
+    let spec = specs::service("web", 2);
+    create(&mut world, &spec);
+    world.wait_running("web", 2);
+    let node = world.nodes()[1].node.clone();
+    let mut paused = node.spec.clone();
+    paused.availability = Availability::Pause;
+    world
+        .ask(Request::UpdateNode { node: node.id.to_string(), version: node.version, spec: paused })
+        .unwrap();
+    update(&mut world, "web", specs::with_replicas(&spec, 6));
+    world.wait_running("web", 6);
+    let there = world.running("web").iter().filter(|view| view.task.node == Some(node.id)).count();
+    assert_eq!(there, 1);
+}
+
+#[test]
+fn a_label_that_goes_moves_the_tasks_that_need_it() {
+    let mut world = World::with_agents(42, 1, 3);
+    let label = |world: &mut World, host: &str, zone: Option<&str>| {
+        let view = world.nodes().into_iter().find(|view| view.node.engine.hostname == host).unwrap();
+        let mut spec = view.node.spec.clone();
+        spec.labels = zone.map(|zone| ("zone".to_owned(), zone.to_owned())).into_iter().collect();
+        world.ask(Request::UpdateNode { node: host.to_owned(), version: view.node.version, spec }).unwrap();
+        view.node.id
+    };
+    let first = label(&mut world, "host-1", Some("a"));
+    let mut spec = specs::service("web", 2);
+    spec.task.placement.constraints = vec![swarm_model::Constraint::parse("node.labels.zone==a").unwrap()];
+    create(&mut world, &spec);
+    world.wait_running("web", 2);
+    assert_eq!(world.hosts("web").into_iter().collect::<Vec<_>>(), [first]);
+    let second = label(&mut world, "host-2", Some("a"));
+    label(&mut world, "host-1", None);
+    world.run_until("both tasks run on the other node", |world| {
+        world.running("web").len() == 2 && world.hosts("web").into_iter().collect::<Vec<_>>() == [second]
+    });
 }
