@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use swarm_agent_core::{AgentCore, Config, Connection, Effect, Event, Parallelism, Recovered};
 use swarm_model::{ClusterId, EngineDescription, NodeId, TaskId, TaskState};
@@ -20,6 +21,8 @@ use crate::session::Sessions;
 const INBOX_LIMIT: usize = 4_096;
 /// Events handled before their effects are done: more only delays the first.
 const BATCH_LIMIT: usize = 1_024;
+/// For operations that are under way when the agent ends.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 const QUESTIONS_LIMIT: usize = 64;
 
 /// What an agent is told once.
@@ -187,7 +190,14 @@ impl Driver {
             }
             self.batch(std::mem::take(&mut events));
         }
-        self.executor.stop();
+        drop(self.sessions);
+        // Starts that are under way are answered into the inbox until the last of them ended.
+        let drain = async { while self.inbox.recv().await.is_some() {} };
+        tokio::select! {
+            () = self.executor.stop() => {}
+            () = drain => {}
+            () = tokio::time::sleep(STOP_LIMIT) => tracing::warn!("operations are still under way"),
+        }
     }
 
     fn batch(&mut self, events: Vec<Event>) {

@@ -27,8 +27,9 @@ pub trait Executor: Send + Sync + 'static {
     /// Opens the output of a task's container; `None` where there is none (yet, or any more).
     fn open_log(&self, task: TaskId, options: LogOptions) -> Option<Box<dyn LogReader>>;
 
-    /// The agent ends: stop what is under way. Containers go on.
-    fn stop(&self);
+    /// The agent ends: nothing new is begun, and what waits gives up. Resolves when nothing is under way any more.
+    /// Containers go on.
+    fn stop(&self) -> BoxFuture<'_, ()>;
 
     /// The node has left its cluster: remove everything of it that is on this machine.
     fn clear(&self) -> BoxFuture<'_, Result<(), String>>;

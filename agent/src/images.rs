@@ -23,7 +23,7 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
 use swarm_image::{
     ContentStore, Descriptor, Digest, ImageConfig, ImageManifest, LayerError, LayerStore, Platform,
-    Reference, Registry, RegistryOptions, StoreError,
+    Reference, Registry, RegistryError, RegistryOptions, StoreError,
 };
 use swarm_model::{ImageRef, PullSource};
 use tokio::sync::{RwLock, watch};
@@ -57,7 +57,7 @@ struct Flight {
     progress: watch::Receiver<String>,
 }
 
-type Outcome = Result<Arc<ReadyImage>, ImageError>;
+type Outcome = Result<Arc<ReadyImage>, Cause>;
 
 /// An image whose layers lie unpacked on this node.
 #[derive(Debug)]
@@ -72,12 +72,37 @@ pub(crate) struct ReadyImage {
 #[error("image {name}: {cause}")]
 pub(crate) struct ImageError {
     name: Arc<str>,
-    cause: Arc<str>,
+    cause: Cause,
 }
 
 impl ImageError {
-    fn new(image: &ImageRef, cause: impl fmt::Display) -> Self {
-        Self { name: image.name.as_str().into(), cause: cause.to_string().into() }
+    /// Whether trying again soon may help.
+    pub fn may_pass(&self) -> bool {
+        matches!(self.cause, Cause::MayPass(_))
+    }
+}
+
+/// What kept an image from coming.
+#[derive(Debug, Clone, thiserror::Error)]
+enum Cause {
+    /// Somebody did not answer, or a connection broke.
+    #[error("{0}")]
+    MayPass(Arc<str>),
+    #[error("{0}")]
+    Stays(Arc<str>),
+}
+
+impl Cause {
+    fn stays(cause: impl fmt::Display) -> Self {
+        Self::Stays(cause.to_string().into())
+    }
+
+    fn may_pass(cause: impl fmt::Display) -> Self {
+        Self::MayPass(cause.to_string().into())
+    }
+
+    fn of_registry(error: &RegistryError) -> Self {
+        if error.is_transient() { Self::may_pass(chain(error)) } else { Self::stays(chain(error)) }
     }
 }
 
@@ -121,7 +146,11 @@ impl Images {
 
     /// Has the image ready, and tells `progress` what it takes meanwhile. Dropping the future gives the image up,
     /// unless somebody else waits for it too.
-    pub async fn ensure(&self, image: &ImageRef, progress: impl Fn(String)) -> Outcome {
+    pub async fn ensure(
+        &self,
+        image: &ImageRef,
+        progress: impl Fn(String),
+    ) -> Result<Arc<ReadyImage>, ImageError> {
         if let Some(ready) = self.shared.ready.lock().get(image) {
             return Ok(Arc::clone(ready));
         }
@@ -130,7 +159,10 @@ impl Images {
         loop {
             tokio::select! {
                 biased;
-                outcome = &mut future => return outcome,
+                outcome = &mut future => {
+                    let named = |cause| ImageError { name: image.name.as_str().into(), cause };
+                    return outcome.map_err(named);
+                }
                 Ok(()) = messages.changed() => progress(messages.borrow_and_update().clone()),
             }
         }
@@ -166,9 +198,8 @@ impl Images {
 impl Store {
     async fn make_ready(self: Arc<Self>, image: &ImageRef, progress: &watch::Sender<String>) -> Outcome {
         let _collecting = self.collecting.read().await;
-        let failed = |cause: String| ImageError::new(image, cause);
         let digest = image.digest.as_deref().map(str::parse::<Digest>).transpose();
-        let digest = digest.map_err(|error| failed(chain(&error)))?;
+        let digest = digest.map_err(|error| Cause::stays(chain(&error)))?;
         let (target, manifest) = match digest.and_then(|digest| self.find(&digest)) {
             Some(found) => found,
             None => self.fetch(image, digest, progress).await?,
@@ -176,8 +207,8 @@ impl Store {
         progress.send_replace("unpacking".to_owned());
         let (this, unpacking) = (Arc::clone(&self), manifest.clone());
         let unpack = tokio::task::spawn_blocking(move || this.layers.unpack(&unpacking, &this.content));
-        let layers = unpack.await.map_err(|_| failed("unpacking was interrupted".to_owned()))?;
-        let layers = layers.map_err(|error| failed(chain(&error)))?;
+        let layers = unpack.await.map_err(|_| Cause::stays("unpacking was interrupted"))?;
+        let layers = layers.map_err(|error| Cause::stays(chain(&error)))?;
         // A record only spares work later and dates the last use, so failing to write one is no failure.
         if let Err(error) = self.records.write(&image.name, &target) {
             tracing::warn!(image = image.name, %error, "the use of an image cannot be recorded");
@@ -199,15 +230,14 @@ impl Store {
         image: &ImageRef,
         digest: Option<Digest>,
         progress: &watch::Sender<String>,
-    ) -> Result<(Descriptor, ImageManifest), ImageError> {
-        let fetched = match (image.source, digest) {
+    ) -> Result<(Descriptor, ImageManifest), Cause> {
+        match (image.source, digest) {
             (PullSource::Cluster, Some(digest)) => self.fetch_from_cluster(digest, progress).await,
             (PullSource::Cluster, None) => {
-                Err("it has no digest, which the cluster's image store needs".to_owned())
+                Err(Cause::stays("it has no digest, which the cluster's image store needs"))
             }
             (PullSource::Registry, digest) => self.fetch_from_registry(&image.name, digest, progress).await,
-        };
-        fetched.map_err(|cause| ImageError::new(image, cause))
+        }
     }
 
     async fn fetch_from_registry(
@@ -215,18 +245,18 @@ impl Store {
         name: &str,
         digest: Option<Digest>,
         progress: &watch::Sender<String>,
-    ) -> Result<(Descriptor, ImageManifest), String> {
-        let reference = name.parse::<Reference>().map_err(|error| chain(&error))?;
+    ) -> Result<(Descriptor, ImageManifest), Cause> {
+        let reference = name.parse::<Reference>().map_err(|error| Cause::stays(chain(&error)))?;
         let reference = match digest {
             Some(digest) => reference.with_digest(digest),
             None => reference,
         };
-        let resolved = self.registry.resolve(&reference).await.map_err(|error| chain(&error))?;
+        let resolved = self.registry.resolve(&reference).await.map_err(|error| Cause::of_registry(&error))?;
         let meter = progress::Meter::new(progress.clone());
         let report = |step| meter.registry(step);
         let platform = Platform::current();
         let pull = self.registry.pull_target(&reference, &resolved.target, &platform, &self.content, report);
-        let manifest = pull.await.map_err(|error| chain(&error))?;
+        let manifest = pull.await.map_err(|error| Cause::of_registry(&error))?;
         Ok((resolved.target, manifest))
     }
 }

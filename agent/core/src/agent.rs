@@ -158,6 +158,7 @@ impl AgentCore {
             }
             Timer::Heartbeat => self.beat(now, effects),
             Timer::Report => self.outbox.hurry(),
+            Timer::Prepare(task) => self.prepare_again(task),
             Timer::Kill(task) => self.grace_is_over(now, task),
             Timer::Remove(task) => self.remove.enter(task),
             Timer::Mesh => self.mesh.retry(),

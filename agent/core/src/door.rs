@@ -148,7 +148,7 @@ pub enum Event {
     /// Answers [`Operation::Prepare`], also after [`Operation::CancelPrepare`].
     Prepared {
         task: TaskId,
-        result: Result<(), String>,
+        result: Result<(), PrepareFailure>,
     },
     /// Answers [`Operation::Start`] with the process id of the container's first process.
     Started {
@@ -170,6 +170,15 @@ pub enum Event {
         task: TaskId,
         message: String,
     },
+}
+
+/// Why a task could not be prepared; for the operator, cause first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrepareFailure {
+    /// Trying again soon may help: a registry or manager did not answer.
+    Transient(String),
+    /// It will fail again.
+    Final(String),
 }
 
 /// Why a session ended, or did not begin.

@@ -27,7 +27,7 @@ mod timer;
 pub use agent::AgentCore;
 pub use door::{
     Change, Closed, Config, Effect, Event, Exit, Found, ImageRefKey, NodeRecord, Operation, Parallelism,
-    Place, Recovered, SessionId, TaskRecord,
+    Place, PrepareFailure, Recovered, SessionId, TaskRecord,
 };
 pub use link::{Connection, Link};
 pub use mesh::Mesh;

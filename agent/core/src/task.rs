@@ -12,6 +12,8 @@ pub(crate) enum Phase {
     New,
     PrepareQueued,
     Preparing,
+    /// It failed for a reason that may pass; a timer leads to the next attempt.
+    PreparePaused,
     /// The preparation is not wanted any more and has not answered yet.
     Cancelling,
     Ready,
@@ -48,10 +50,14 @@ pub(crate) fn next_step(phase: Phase, desired: DesiredState, confirmed: bool) ->
         (Phase::New, Ready | Running) if confirmed => Step::QueuePrepare,
         (Phase::Ready, Running) if confirmed => Step::QueueStart,
         (Phase::New | Phase::Ready, Ready | Running) => Step::Rest,
-        (Phase::PrepareQueued | Phase::Preparing | Phase::StartQueued, Ready | Running) => Step::Rest,
-        (Phase::New | Phase::PrepareQueued | Phase::Ready | Phase::StartQueued, Shutdown | Remove) => {
-            Step::EndUnstarted
-        }
+        (
+            Phase::PrepareQueued | Phase::Preparing | Phase::PreparePaused | Phase::StartQueued,
+            Ready | Running,
+        ) => Step::Rest,
+        (
+            Phase::New | Phase::PrepareQueued | Phase::PreparePaused | Phase::Ready | Phase::StartQueued,
+            Shutdown | Remove,
+        ) => Step::EndUnstarted,
         (Phase::Preparing, Shutdown | Remove) => Step::CancelPrepare,
         (Phase::Running, Shutdown | Remove) => Step::Stop,
         (Phase::Ended, Remove) => Step::Remove,
@@ -66,11 +72,13 @@ pub(crate) struct Entry {
     pub assignment: Arc<Assignment>,
     pub status: TaskStatus,
     pub phase: Phase,
+    /// Preparations that failed for a reason that may pass.
+    pub failures: u32,
 }
 
 impl Entry {
     pub fn new(assignment: Arc<Assignment>, now: Timestamp) -> Self {
-        Self { assignment, status: status(TaskState::Accepted, now), phase: Phase::New }
+        Self { assignment, status: status(TaskState::Accepted, now), phase: Phase::New, failures: 0 }
     }
 
     pub fn desired(&self) -> DesiredState {

@@ -14,6 +14,8 @@ pub(crate) enum Timer {
     Heartbeat,
     /// Statuses that could wait have waited long enough.
     Report,
+    /// Try again to prepare a task.
+    Prepare(TaskId),
     /// The grace period of a stopping task is over.
     Kill(TaskId),
     /// Try again to remove a task.

@@ -89,8 +89,9 @@ impl Executor for FakeExecutor {
         None
     }
 
-    fn stop(&self) {
+    fn stop(&self) -> BoxFuture<'_, ()> {
         *self.shared.answers.lock() = None;
+        std::future::ready(()).boxed()
     }
 
     fn clear(&self) -> BoxFuture<'_, Result<(), String>> {

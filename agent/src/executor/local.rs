@@ -28,6 +28,7 @@ use swarm_model::{Assignment, EngineDescription, NodeId, TaskId};
 use swarm_runtime::logs::{ReadOptions, Reader, Stream};
 use swarm_runtime::{Container, ContainerSpec, LogLimits, Runtime, RuntimeConfig};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{Answers, Executor, LogLine, LogOptions, LogReader};
 use crate::images::{Images, OpenImagesError, ReadyImage};
@@ -88,6 +89,8 @@ struct Local {
     tasks: Mutex<HashMap<TaskId, LocalTask>>,
     /// The agent ends: what waits, gives up.
     stopping: CancellationToken,
+    /// Everything that is under way.
+    work: TaskTracker,
 }
 
 /// What this process holds of a task.
@@ -130,6 +133,7 @@ impl LocalExecutor {
             answers,
             tasks: Mutex::default(),
             stopping: CancellationToken::new(),
+            work: TaskTracker::new(),
             config,
         });
         let recovered = recover::recover(&node)?;
@@ -157,7 +161,8 @@ impl Executor for LocalExecutor {
             Operation::Kill(task) => process::kill(&node, task),
             Operation::Remove(task) => process::remove(node, task),
             Operation::CollectGarbage { images } => {
-                tokio::spawn(async move { node.images.collect_garbage(images).await });
+                let work = node.work.clone();
+                work.spawn(async move { node.images.collect_garbage(images).await });
             }
         }
     }
@@ -172,8 +177,10 @@ impl Executor for LocalExecutor {
         Some(Box::new(LocalLog(reader)))
     }
 
-    fn stop(&self) {
+    fn stop(&self) -> BoxFuture<'_, ()> {
         self.node.stopping.cancel();
+        self.node.work.close();
+        self.node.work.wait().boxed()
     }
 
     fn clear(&self) -> BoxFuture<'_, Result<(), String>> {
@@ -199,7 +206,8 @@ fn answer_blocking<T: Send + 'static>(
     work: impl FnOnce(&Local) -> Result<T, String> + Send + 'static,
     event: impl FnOnce(Result<T, String>) -> Event + Send + 'static,
 ) {
-    tokio::spawn(async move {
+    let tracker = node.work.clone();
+    tracker.spawn(async move {
         let worker = Arc::clone(&node);
         let result = tokio::task::spawn_blocking(move || work(&worker)).await;
         let result = result.unwrap_or_else(|error| Err(format!("it was interrupted: {error}")));

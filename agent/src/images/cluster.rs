@@ -18,8 +18,8 @@ use tokio_util::io::StreamReader;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use super::Store;
 use super::progress::Meter;
+use super::{Cause, Store};
 use crate::managers::Managers;
 use crate::text::chain;
 
@@ -33,12 +33,12 @@ impl Store {
         &self,
         digest: Digest,
         progress: &watch::Sender<String>,
-    ) -> Result<(Descriptor, ImageManifest), String> {
+    ) -> Result<(Descriptor, ImageManifest), Cause> {
         let target = document(&self.managers, &self.content, digest).await?;
         let meter = Meter::new(progress.clone());
         for _ in 0..ROUNDS_LIMIT {
             let lookup = ImageManifest::look_up(&self.content, &target, &Platform::current());
-            let missing = match lookup.map_err(|error| chain(&error))? {
+            let missing = match lookup.map_err(|error| Cause::stays(chain(&error)))? {
                 Lookup::Complete(manifest) => return Ok((target, *manifest)),
                 Lookup::Missing(missing) => missing,
             };
@@ -49,15 +49,15 @@ impl Store {
                 .try_collect::<()>()
                 .await?;
         }
-        Err(format!("{digest} names more and more content"))
+        Err(Cause::stays(format!("{digest} names more and more content")))
     }
 }
 
 /// Fetches the document that only its digest is known of, and finds out what it is.
-async fn document(managers: &Managers, content: &ContentStore, digest: Digest) -> Result<Descriptor, String> {
+async fn document(managers: &Managers, content: &ContentStore, digest: Digest) -> Result<Descriptor, Cause> {
     let bytes = from_any(managers, digest, |channel| read_document(channel, digest).boxed()).await?;
-    let media_type = media_type_of(&bytes)?;
-    content.write_bytes(&media_type, &bytes).map_err(|error| chain(&error))
+    let media_type = media_type_of(&bytes).map_err(Cause::stays)?;
+    content.write_bytes(&media_type, &bytes).map_err(|error| Cause::stays(chain(&error)))
 }
 
 async fn read_document(channel: Channel, digest: Digest) -> Result<Vec<u8>, Status> {
@@ -94,7 +94,7 @@ async fn fetch(
     content: &ContentStore,
     blob: Descriptor,
     meter: &Meter,
-) -> Result<(), String> {
+) -> Result<(), Cause> {
     from_any(managers, blob.digest, |channel| ingest(channel, content, &blob, meter).boxed()).await
 }
 
@@ -121,7 +121,7 @@ async fn from_any<'a, T>(
     managers: &Managers,
     digest: Digest,
     attempt: impl Fn(Channel) -> BoxFuture<'a, Result<T, Status>>,
-) -> Result<T, String> {
+) -> Result<T, Cause> {
     let mut failure = None;
     for manager in managers.candidates() {
         let channel = match managers.dial_for_content(&manager).await {
@@ -141,7 +141,7 @@ async fn from_any<'a, T>(
         }
     }
     Err(match failure {
-        Some(failure) => format!("cannot fetch {digest}: {failure}"),
-        None => format!("no manager has {digest}: load or pull the image again"),
+        Some(failure) => Cause::may_pass(format!("cannot fetch {digest}: {failure}")),
+        None => Cause::stays(format!("no manager has {digest}: load or pull the image again")),
     })
 }

@@ -48,15 +48,19 @@ fn recovered_entry(record: &TaskRecord, found: Option<Found>, rebooted: bool, no
     if let Some(ended) = &record.ended {
         // A container that still runs is one whose end was about to be written down: it is stopped.
         let phase = if matches!(found, Some(Found::Running { .. })) { Phase::Running } else { Phase::Ended };
-        return Entry { assignment, status: ended.clone(), phase };
+        return Entry { assignment, status: ended.clone(), phase, failures: 0 };
     }
     let asked = assignment.desired >= DesiredState::Shutdown;
-    let ended =
-        |status: TaskStatus| Entry { assignment: Arc::clone(&assignment), status, phase: Phase::Ended };
+    let ended = |status: TaskStatus| Entry {
+        assignment: Arc::clone(&assignment),
+        status,
+        phase: Phase::Ended,
+        failures: 0,
+    };
     match found {
         Some(Found::Running { pid, since }) => {
             let status = TaskStatus { pid: Some(pid), ..status(TaskState::Running, since) };
-            Entry { assignment, status, phase: Phase::Running }
+            Entry { assignment, status, phase: Phase::Running, failures: 0 }
         }
         Some(Found::Exited(Exit::Lost { .. })) | None
             if rebooted && assignment.desired >= DesiredState::Running =>

@@ -6,11 +6,15 @@ use std::time::Duration;
 use swarm_model::{Assignment, TaskId, TaskState, TaskStatus, Timestamp};
 
 use super::AgentCore;
-use crate::door::{Exit, Operation, TaskRecord};
+use crate::door::{Exit, Operation, PrepareFailure, TaskRecord};
 use crate::outcome::status_of;
 use crate::task::{Entry, Phase, Step, failed, next_step, status};
 use crate::timer::Timer;
 
+/// Attempts to prepare after the first one, and the pause before the first of them; each later one doubles. In all
+/// some 15 s: a manager's or registry's restart, not an outage.
+const PREPARE_RETRIES: u32 = 5;
+const FIRST_PREPARE_PAUSE: Duration = Duration::from_millis(500);
 /// After a SIGKILL that ended nothing, until the next one.
 const KILL_AGAIN: Duration = Duration::from_secs(10);
 /// First and longest pause after a removal that left something.
@@ -189,7 +193,7 @@ impl AgentCore {
         Some(Arc::clone(&entry.assignment))
     }
 
-    pub(super) fn prepared(&mut self, now: Timestamp, task: TaskId, result: Result<(), String>) {
+    pub(super) fn prepared(&mut self, now: Timestamp, task: TaskId, result: Result<(), PrepareFailure>) {
         self.prepare.end();
         self.marked.insert(task);
         let Some(entry) = self.tasks.get_mut(&task) else { return };
@@ -198,12 +202,26 @@ impl AgentCore {
                 entry.phase = Phase::Ready;
                 self.rise(task, status(TaskState::Ready, now));
             }
-            (Phase::Preparing, Err(error)) => {
+            (Phase::Preparing, Err(PrepareFailure::Transient(error))) if entry.failures < PREPARE_RETRIES => {
+                entry.phase = Phase::PreparePaused;
+                self.timers.set(Timer::Prepare(task), now + FIRST_PREPARE_PAUSE * 2u32.pow(entry.failures));
+                entry.failures += 1;
+                entry.status.message = format!("trying again: {error}");
+                self.tell(task);
+            }
+            (Phase::Preparing, Err(PrepareFailure::Transient(error) | PrepareFailure::Final(error))) => {
                 entry.phase = Phase::Ended;
                 self.rise(task, failed(TaskState::Rejected, now, error));
             }
             // It was cancelled; the end has been reported.
             (_, _) => entry.phase = Phase::Ended,
+        }
+    }
+
+    pub(super) fn prepare_again(&mut self, task: TaskId) {
+        if let Some(entry) = self.tasks.get_mut(&task).filter(|entry| entry.phase == Phase::PreparePaused) {
+            entry.phase = Phase::PrepareQueued;
+            self.prepare.enter(task);
         }
     }
 

@@ -102,7 +102,7 @@ pub(super) fn open(node: Arc<Local>, place: Place) {
         });
         opened.map(drop)
     };
-    tokio::spawn(audit(Arc::clone(&node)));
+    node.work.spawn(audit(Arc::clone(&node)));
     answer_blocking(node, work, |result| Event::NetworkOpened { result });
 }
 
@@ -201,7 +201,8 @@ pub(super) fn publish(network: &NodeNetwork, assignment: &Assignment) -> Result<
 }
 
 pub(super) fn set_ports(node: Arc<Local>, assignment: Arc<Assignment>) {
-    tokio::spawn(async move {
+    let work = node.work.clone();
+    work.spawn(async move {
         let network = match node.network.ready().await {
             Ok(network) => network,
             Err(error) => return tracing::error!(error, "a task's ports cannot be changed"),

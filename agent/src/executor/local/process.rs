@@ -14,7 +14,8 @@ use crate::ended::ended;
 use crate::text::chain;
 
 pub(super) fn start(node: Arc<Local>, assignment: Arc<Assignment>) {
-    tokio::spawn(async move {
+    let work = node.work.clone();
+    work.spawn(async move {
         let task = assignment.task;
         let result = match node.network.ready().await {
             Err(error) => Err(error),
@@ -126,7 +127,8 @@ fn detach(network: &NodeNetwork, name: &str) {
 
 /// Sends the stop signal.
 pub(super) fn stop(node: Arc<Local>, assignment: Arc<Assignment>) {
-    tokio::task::spawn_blocking(move || {
+    let work = node.work.clone();
+    work.spawn_blocking(move || {
         let spec = &assignment.spec.container;
         let task = assignment.task;
         let image = node.with_task(task, |local| local.image.clone());

@@ -11,6 +11,7 @@ use swarm_runtime::{FoundState, Outcome};
 
 use super::process::{exit, watch};
 use super::{Local, OpenLocalError, network};
+use crate::state::Stored;
 use crate::text::chain;
 
 /// Reads the records and finds the containers; those that run are watched from now on.
@@ -27,12 +28,15 @@ pub(super) fn recover(node: &Arc<Local>) -> Result<Recovered, OpenLocalError> {
         };
         let state = match found.state {
             FoundState::Exited(record) => Found::Exited(exit(Outcome::Exited(record))),
-            FoundState::Lost => Found::Exited(exit(Outcome::Lost)),
+            FoundState::Lost => {
+                end_lost(node, task, &stored);
+                Found::Exited(exit(Outcome::Lost))
+            }
             FoundState::Running(container) => {
                 let pid = container.init_pid();
                 let container = Arc::new(container);
                 node.with_task(task, |local| local.container = Some(Arc::clone(&container)));
-                tokio::spawn(watch(Arc::clone(node), task, container));
+                node.work.spawn(watch(Arc::clone(node), task, container));
                 Found::Running {
                     pid: u32::try_from(pid).expect("a process's number"),
                     since: started_at(pid),
@@ -46,6 +50,16 @@ pub(super) fn recover(node: &Arc<Local>) -> Result<Recovered, OpenLocalError> {
         tracing::info!(containers = running, "found running containers of an earlier agent");
     }
     Ok(Recovered { node: stored.node, tasks: stored.tasks, containers, before_reboot: stored.before_reboot })
+}
+
+/// A container without a shim, whose processes may still run: its replacement must not meet them. After a reboot none
+/// does, and its output is kept.
+fn end_lost(node: &Local, task: TaskId, stored: &Stored) {
+    if !stored.before_reboot.contains(&task)
+        && let Err(error) = node.runtime.remove(&task.to_string())
+    {
+        tracing::error!(task.id = %task, error = chain(&error), "a container that lost its shim cannot be ended");
+    }
 }
 
 /// When a process started; the epoch if that cannot be told.

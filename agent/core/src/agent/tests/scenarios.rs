@@ -175,6 +175,37 @@ fn failures_name_their_cause() {
 }
 
 #[test]
+fn what_may_pass_is_tried_again_before_the_task_is_rejected() {
+    connected(
+        "
+        > delta 1.1 1.2 a=running b=running
+        write a=running
+        write b=running
+        prepare a
+        prepare b
+        > prepared a transient no answer
+        > prepared b transient no answer
+        > wait 100
+        send a=preparing(trying again: no answer) b=preparing(trying again: no answer)
+        > delta 1.2 1.3 b=shutdown
+        write b=shutdown ended=shutdown
+        send b=shutdown
+        > wait 400
+        prepare a
+        > prepared a transient no answer
+        > wait 100
+        send a=preparing(trying again: no answer)
+        > wait 900
+        send heartbeat
+        prepare a
+        > prepared a not found
+        write a=running ended=rejected
+        send a=rejected(not found)
+        ",
+    );
+}
+
+#[test]
 fn a_gap_is_answered_by_asking_for_everything_once() {
     connected(
         "

@@ -11,7 +11,8 @@ use swarm_model::{
 };
 
 use crate::door::{
-    Change, Closed, Config, Effect, Event, Exit, Found, Operation, Parallelism, Recovered, SessionId,
+    Change, Closed, Config, Effect, Event, Exit, Found, Operation, Parallelism, PrepareFailure, Recovered,
+    SessionId,
 };
 use crate::fake::{FakeNode, assignment};
 use crate::{AgentCore, Link};
@@ -137,7 +138,13 @@ impl World {
             ["mesh-programmed"] => Event::MeshProgrammed { result: Ok(()) },
             ["mesh-failed"] => Event::MeshProgrammed { result: Err("no".to_owned()) },
             ["prepared", t] => Event::Prepared { task: task(t), result: Ok(()) },
-            ["prepared", t, error @ ..] => Event::Prepared { task: task(t), result: Err(error.join(" ")) },
+            ["prepared", t, "transient", error @ ..] => {
+                let failure = PrepareFailure::Transient(error.join(" "));
+                Event::Prepared { task: task(t), result: Err(failure) }
+            }
+            ["prepared", t, error @ ..] => {
+                Event::Prepared { task: task(t), result: Err(PrepareFailure::Final(error.join(" "))) }
+            }
             ["started", t] => Event::Started { task: task(t), result: Ok(7) },
             ["started", t, error @ ..] => Event::Started { task: task(t), result: Err(error.join(" ")) },
             ["exited", t, code] => Event::Exited { task: task(t), exit: exit(code) },
