@@ -2,6 +2,7 @@
 
 pub mod figures;
 pub mod start;
+pub mod store;
 
 use comfy_table::{Table, presets};
 use serde_json::{Map, Value};

@@ -1,7 +1,7 @@
 //! `swarm-bench`: the benchmarks, a subcommand each. Exits 1 if a result is wrong.
 
 use clap::{Parser, Subcommand};
-use swarm_tests::bench::start;
+use swarm_tests::bench::{start, store};
 
 /// Measures parts of the system and checks that what they did is right.
 #[derive(Debug, Parser)]
@@ -18,6 +18,8 @@ struct Arguments {
 enum Benchmark {
     /// Time and memory that real containers take to start; `runc` and `crun` beside it (root)
     Start(start::Options),
+    /// Log entries applied per second, and writes acknowledged from disk per second
+    Store(store::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -28,6 +30,7 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let report = match &arguments.benchmark {
         Benchmark::Start(options) => start::run(options)?,
+        Benchmark::Store(options) => store::run(options)?,
     };
     println!("{}", report.table);
     if arguments.json {
