@@ -6,27 +6,29 @@
 //! observations it plans nothing, and a new leader, who sees the same replicated state, goes on where the old one was.
 //!
 //! In the order of a plan:
-//! - [`replicas`]: which slots there are, which are too many, which are missing;
-//! - [`finish`]: tasks that ended get their outcome;
-//! - [`update`]: whether the update at hand goes on, has failed or is complete, and which slots it replaces next;
-//! - [`settle`]: each slot has one task that may run, or gets one ([`restart`] decides when);
-//! - [`eviction`]: slots leave nodes that are drained or no longer fit;
-//! - [`reaper`]: old records go.
+//! - `replicas`: which slots there are, which are too many, which are missing;
+//! - `finish`: tasks that ended get their outcome;
+//! - `update`: whether the update at hand goes on, has failed or is complete, and which slots it replaces next;
+//! - `settle`: each slot has one task that may run, or gets one (`restart` decides when);
+//! - `eviction`: slots leave nodes that are drained or no longer fit;
+//! - `reaper`: old records go.
 
-mod attempt;
+mod plan;
+mod remark;
+mod view;
+
 mod eviction;
 mod finish;
-mod ledger;
-mod plan;
 mod reaper;
-mod remark;
 mod replicas;
 mod restart;
 mod settle;
+mod update;
+
+mod attempt;
+mod ledger;
 mod slot;
 mod target;
-mod update;
-mod view;
 
 #[cfg(test)]
 mod tests;
@@ -63,7 +65,10 @@ pub fn reconcile(
     let missing = replicas::missing(&slots, view.service.replicas());
 
     let mut target = Target::new(view.service, &slots);
-    let progress = update::assess(&mut target, &slots, missing.len(), &mut ledger);
+    for slot in &mut slots {
+        eviction::enforce_deadline(slot, &target, &mut ledger);
+    }
+    let progress = update::assess(&mut target, &mut slots, missing.len(), &mut ledger);
     update::advance(&target, &mut slots, &progress, &mut ledger);
     let leaving = settle::settle_all(&mut slots, &target, &mut ledger);
     eviction::evict(&mut slots, leaving, &target, &mut ledger);

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use swarm_model::{DesiredState, NodeId, Outcome, Task, TaskId, TaskState, Timestamp};
 
-use super::{NodeCondition, Observed, TaskView};
+use super::ledger::Ledger;
+use super::{NodeCondition, Observed, TaskAction, TaskView};
 
 /// One attempt to run a slot.
 #[derive(Debug, Clone)]
@@ -13,6 +14,7 @@ pub(super) struct Attempt<'a> {
     pub revision: u64,
     pub created_at: Timestamp,
     pub desired: DesiredState,
+    pub desired_since: Timestamp,
     pub not_before: Option<Timestamp>,
     pub restarts: u32,
     pub node: Option<NodeId>,
@@ -29,6 +31,7 @@ impl<'a> Attempt<'a> {
             revision: task.revision,
             created_at: task.created_at,
             desired: task.desired,
+            desired_since: task.desired_since,
             not_before: task.not_before,
             restarts: task.restarts,
             node: task.node,
@@ -68,6 +71,13 @@ impl<'a> Attempt<'a> {
     /// Must not stay on its node, though it may run there until its replacement does.
     pub fn must_leave(&self) -> bool {
         matches!(self.condition, NodeCondition::Draining | NodeCondition::Mismatch)
+    }
+
+    /// Raises the desired state.
+    pub fn raise(&mut self, desired: DesiredState, ledger: &mut Ledger<'_>) {
+        self.desired = desired;
+        self.desired_since = ledger.now;
+        ledger.act(TaskAction::SetDesired { id: self.id, desired });
     }
 
     /// How it ended, if that was the container's own doing: it exited or failed although it was to run.

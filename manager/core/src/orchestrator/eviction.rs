@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_model::UpdateOrder;
+use swarm_model::{TaskId, Timestamp, UpdateOrder};
 
 use super::Remark;
 use super::attempt::Attempt;
@@ -29,7 +29,7 @@ pub(super) fn evict(slots: &mut [Slot<'_>], leaving: Leaving, target: &Target<'_
     let (now, later) = leaving.waiting.split_at(turn);
     for at in now {
         let slot = &mut slots[*at];
-        let keep = serving(slot);
+        let keep = serving(slot, target);
         let Some(old) = slot.attempts.iter().find(|attempt| Some(attempt.id) == keep) else { continue };
         let revision = target.successor_revision(slot, old.revision);
         let beginning = Beginning { revision, restarts: old.restarts, not_before: None };
@@ -40,20 +40,30 @@ pub(super) fn evict(slots: &mut [Slot<'_>], leaving: Leaving, target: &Target<'_
     }
 }
 
-/// Whether a task of the slot runs where it must not stay while its replacement is on the way. Stops it when the
-/// deadline has passed.
-pub(super) fn is_under_way(slot: &mut Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) -> bool {
+/// Stops what runs where it must not stay, if its replacement had its time. Before anything else is decided: the slot may
+/// be out of service from here on.
+pub(super) fn enforce_deadline(slot: &mut Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) {
+    if let Some((old, since)) = under_way(slot, target)
+        && !slot.is_frozen()
+        && ledger.is_due(since + DEADLINE)
+    {
+        slot.stop_where(ledger, |attempt| attempt.id == old);
+    }
+}
+
+/// Whether a task of the slot runs where it must not stay while its replacement is on the way.
+pub(super) fn is_under_way(slot: &Slot<'_>, target: &Target<'_>) -> bool {
+    under_way(slot, target).is_some()
+}
+
+/// The task that is to leave, and since when it is being replaced.
+fn under_way(slot: &Slot<'_>, target: &Target<'_>) -> Option<(TaskId, Timestamp)> {
     let leaves = |attempt: &Attempt<'_>| attempt.is_live() && attempt.must_leave() && attempt.is_running();
-    let Some(at) = slot.attempts.iter().position(leaves) else { return false };
+    let at = slot.attempts.iter().position(leaves)?;
     let old = &slot.attempts[at];
     let replaces = |attempt: &&Attempt<'_>| {
         !attempt.is_superseded() && (attempt.revision == old.revision || target.is_current(attempt.revision))
     };
-    let Some(first) = slot.attempts[at + 1..].iter().find(replaces) else { return false };
-    if ledger.is_due(first.created_at + DEADLINE) {
-        let id = old.id;
-        slot.stop_where(ledger, |attempt| attempt.id == id);
-        return false;
-    }
-    true
+    let first = slot.attempts[at + 1..].iter().find(replaces)?;
+    Some((old.id, first.created_at))
 }

@@ -56,8 +56,7 @@ fn reported(attempt: &Attempt<'_>, service: &Service) -> Option<Outcome> {
 /// The node took the task with it. Should it return, its agent is told to stop it.
 fn orphan(attempt: &mut Attempt<'_>, reason: &str, ledger: &mut Ledger<'_>) {
     if attempt.desired < DesiredState::Shutdown {
-        attempt.desired = DesiredState::Shutdown;
-        ledger.act(TaskAction::SetDesired { id: attempt.id, desired: attempt.desired });
+        attempt.raise(DesiredState::Shutdown, ledger);
     }
     let at: Timestamp = ledger.now;
     let ran_since = attempt.observed.and_then(|observed| {

@@ -1,11 +1,10 @@
 //! Each slot on its own: it keeps one task that may run, and loses those that are not needed any more.
 
-use swarm_model::DesiredState;
+use swarm_model::{DesiredState, TaskId, UpdateOrder};
 
 use super::attempt::Attempt;
 use super::eviction::{self, Leaving};
 use super::ledger::Ledger;
-use super::plan::TaskAction;
 use super::restart::{self, Verdict};
 use super::slot::{Beginning, Slot};
 use super::target::{Phase, Target};
@@ -21,7 +20,7 @@ pub(super) fn settle_all(slots: &mut [Slot<'_>], target: &Target<'_>, ledger: &m
         }
         match settle(slot, target, ledger) {
             Settled::Stays => {
-                if eviction::is_under_way(slot, target, ledger) {
+                if eviction::is_under_way(slot, target) {
                     leaving.in_progress += 1;
                 }
             }
@@ -38,11 +37,16 @@ enum Settled {
 }
 
 fn settle(slot: &mut Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) -> Settled {
+    // While the one that is to stay does not run, one that does goes on serving.
     if let Some(holder) = slot.holder(target) {
-        // While the holder does not run, one that does goes on serving.
         let (id, runs) = (holder.id, holder.is_running());
         slot.stop_where(ledger, |attempt| attempt.id != id && (runs || !attempt.is_running()));
         return Settled::Stays;
+    }
+    if let Some(stand_in) = slot.stand_in(target) {
+        let (id, runs) = (stand_in.id, stand_in.is_running());
+        let surplus = |attempt: &Attempt<'_>| !target.is_current(attempt.revision) && attempt.id != id;
+        slot.stop_where(ledger, |attempt| surplus(attempt) && (runs || !attempt.is_running()));
     }
     let Some(at) = slot.decisive(target) else {
         let ended = slot.attempts.last().map_or(target.revision(), |attempt| attempt.revision);
@@ -51,29 +55,51 @@ fn settle(slot: &mut Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) -> 
         return Settled::Stays;
     };
     let decisive = &slot.attempts[at];
-    if !decisive.is_live() {
-        restart(slot, at, target, ledger);
-        return Settled::Stays;
-    }
-    if !decisive.must_leave() {
+    let (id, live) = (decisive.id, decisive.is_live());
+    if live && !decisive.must_leave() {
         // It runs another spec, and the update has not come to it.
         return Settled::Stays;
     }
     if decisive.is_running() {
         return Settled::MustLeave;
     }
-    let beginning = Beginning {
-        revision: target.successor_revision(slot, decisive.revision),
-        restarts: decisive.restarts,
-        not_before: decisive.not_before.filter(|time| *time > ledger.now),
-    };
-    slot.replace(ledger, serving(slot), beginning, target.order());
+    if slot.stand_in(target).is_some() && !is_tried_again(decisive, target) {
+        slot.stop_where(ledger, |attempt| attempt.id == id);
+    } else if live {
+        let beginning = Beginning {
+            revision: target.successor_revision(slot, decisive.revision),
+            restarts: decisive.restarts,
+            not_before: decisive.not_before.filter(|time| *time > ledger.now),
+        };
+        slot.replace(ledger, serving(slot, target), beginning, target.order());
+    } else {
+        restart(slot, at, target, ledger);
+    }
     Settled::Stays
 }
 
-/// What a replacement is put beside: the newest attempt that runs.
-pub(super) fn serving(slot: &Slot<'_>) -> Option<swarm_model::TaskId> {
-    slot.live().filter(|attempt| attempt.is_running()).map(|attempt| attempt.id).next_back()
+/// Whether an attempt that failed beside one that serves is repeated: what the update at hand began is; a paused update
+/// tries nothing.
+fn is_tried_again(attempt: &Attempt<'_>, target: &Target<'_>) -> bool {
+    match target.phase() {
+        Phase::UpdatePaused | Phase::RollbackPaused => false,
+        Phase::Updating | Phase::RollingBack => attempt.revision == target.revision(),
+        Phase::Settled => target.is_current(attempt.revision),
+    }
+}
+
+/// Whether an attempt may run while its replacement already does: with start-first, and wherever it must leave its node.
+fn may_run_beside(attempt: &Attempt<'_>, target: &Target<'_>) -> bool {
+    match target.order() {
+        UpdateOrder::StartFirst => true,
+        UpdateOrder::StopFirst => attempt.must_leave(),
+    }
+}
+
+/// What a replacement is put beside: the newest attempt that runs and may do so until the replacement does.
+pub(super) fn serving(slot: &Slot<'_>, target: &Target<'_>) -> Option<TaskId> {
+    let serving = slot.live().filter(|attempt| attempt.is_running() && may_run_beside(attempt, target));
+    serving.map(|attempt| attempt.id).next_back()
 }
 
 /// What the restart policy says about the attempt at `at`, which has ended.
@@ -92,10 +118,6 @@ pub(super) fn verdict(slot: &Slot<'_>, at: usize, target: &Target<'_>) -> Verdic
 
 fn restart(slot: &mut Slot<'_>, at: usize, target: &Target<'_>, ledger: &mut Ledger<'_>) {
     let ended = &slot.attempts[at];
-    let served = slot.live().any(|attempt| !attempt.must_leave());
-    if served && (!target.is_current(ended.revision) || target.phase() == Phase::UpdatePaused) {
-        return;
-    }
     match verdict(slot, at, target) {
         Verdict::Retry { at, .. } if !ledger.is_due(at) => {
             ledger.remark(Remark::RetryDelayed { slot: slot.number });
@@ -106,7 +128,7 @@ fn restart(slot: &mut Slot<'_>, at: usize, target: &Target<'_>, ledger: &mut Led
                 restarts,
                 not_before: not_before.filter(|time| *time > ledger.now),
             };
-            slot.replace(ledger, serving(slot), beginning, target.order());
+            slot.replace(ledger, serving(slot, target), beginning, target.order());
         }
         Verdict::Exhausted { restarts } => {
             ledger.remark(Remark::RestartsExhausted { slot: slot.number, restarts });
@@ -121,10 +143,9 @@ pub(super) fn start_prepared(slot: &mut Slot<'_>, target: &Target<'_>, ledger: &
         return;
     }
     let stopping = match target.order() {
-        swarm_model::UpdateOrder::StopFirst => slot.attempts.iter().find(|attempt| attempt.is_stopping()),
-        swarm_model::UpdateOrder::StartFirst => None,
+        UpdateOrder::StopFirst => stopping_first(slot, target, ledger),
+        UpdateOrder::StartFirst => None,
     };
-    let stopping = stopping.map(|attempt| attempt.id);
     let number = slot.number;
     let ready = |attempt: &&mut Attempt<'_>| attempt.is_live() && attempt.desired == DesiredState::Ready;
     for attempt in slot.attempts.iter_mut().filter(ready) {
@@ -133,10 +154,24 @@ pub(super) fn start_prepared(slot: &mut Slot<'_>, target: &Target<'_>, ledger: &
         } else if let Some(task) = stopping {
             ledger.remark(Remark::WaitsForStop { slot: number, task });
         } else if attempt.condition != NodeCondition::Unknown {
-            attempt.desired = DesiredState::Running;
-            ledger.act(TaskAction::SetDesired { id: attempt.id, desired: attempt.desired });
+            attempt.raise(DesiredState::Running, ledger);
         }
     }
+}
+
+/// What has to end before a prepared task may start. An update that was start-first before the operator changed that may
+/// have left something running that was not told yet.
+fn stopping_first(slot: &mut Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) -> Option<TaskId> {
+    let now = ledger.now;
+    let due = |attempt: &Attempt<'_>| {
+        attempt.desired == DesiredState::Ready && attempt.not_before.is_none_or(|time| time <= now)
+    };
+    if slot.live().any(due) {
+        slot.stop_where(ledger, |attempt| {
+            attempt.desired == DesiredState::Running && !may_run_beside(attempt, target)
+        });
+    }
+    slot.attempts.iter().find(|attempt| attempt.is_stopping()).map(|attempt| attempt.id)
 }
 
 fn is_delayed(attempt: &Attempt<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) -> bool {

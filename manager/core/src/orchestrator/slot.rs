@@ -6,7 +6,7 @@ use super::NodeCondition;
 use super::attempt::Attempt;
 use super::ledger::Ledger;
 use super::plan::TaskAction;
-use super::target::Target;
+use super::target::{Phase, Target};
 
 #[derive(Debug)]
 pub(super) struct Slot<'a> {
@@ -49,6 +49,12 @@ impl<'a> Slot<'a> {
             .max_by_key(|attempt| (attempt.is_running(), attempt.age_order()))
     }
 
+    /// What fills the slot until an update comes to it: of another spec, on a node where it may stay.
+    pub fn stand_in(&self, target: &Target<'_>) -> Option<&Attempt<'a>> {
+        let other = |attempt: &&Attempt<'_>| !attempt.must_leave() && !target.is_current(attempt.revision);
+        self.live().filter(other).max_by_key(|attempt| (attempt.is_running(), attempt.age_order()))
+    }
+
     /// The attempt whose fate decides what the slot needs, where no attempt holds it: the newest live one or the one
     /// that was to replace it; without a live one, the last that ended.
     pub fn decisive(&self, target: &Target<'_>) -> Option<usize> {
@@ -61,8 +67,14 @@ impl<'a> Slot<'a> {
             };
             return self.attempts[base..].iter().rposition(replaces).map(|offset| base + offset);
         }
+        // A paused update leaves a slot with what it had; otherwise what matters is how the wanted revision fares.
+        let prefer_wanted = target.phase() != Phase::UpdatePaused;
         let ended = self.attempts.iter().enumerate().filter(|(_, attempt)| !attempt.is_superseded());
-        ended.max_by_key(|(at, attempt)| (attempt.outcome.as_ref().map(|end| end.at), *at)).map(|(at, _)| at)
+        let last = ended.max_by_key(|(at, attempt)| {
+            let wanted = prefer_wanted && attempt.revision == target.revision();
+            (wanted, attempt.outcome.as_ref().map(|end| end.at), *at)
+        });
+        last.map(|(at, _)| at)
     }
 
     /// Tells the chosen attempts that have not ended to stop. What never had a node is forgotten at once.
@@ -75,8 +87,7 @@ impl<'a> Slot<'a> {
                 ledger.act(TaskAction::Forget { id: attempt.id });
                 return false;
             }
-            attempt.desired = DesiredState::Shutdown;
-            ledger.act(TaskAction::SetDesired { id: attempt.id, desired: attempt.desired });
+            attempt.raise(DesiredState::Shutdown, ledger);
             true
         });
     }
@@ -111,6 +122,7 @@ impl<'a> Slot<'a> {
             revision: beginning.revision,
             created_at: ledger.now,
             desired,
+            desired_since: ledger.now,
             not_before: beginning.not_before,
             restarts: beginning.restarts,
             node: None,

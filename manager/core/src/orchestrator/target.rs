@@ -108,7 +108,13 @@ impl<'a> Target<'a> {
     /// the new revision: a crash elsewhere must not spread what may be broken. A rollback never goes back to what it
     /// leaves.
     pub fn successor_revision(&self, slot: &Slot<'_>, ended: u64) -> u64 {
-        let begun = slot.attempts.iter().any(|attempt| attempt.revision == self.revision());
+        let begun = match self.phase() {
+            // What the update has begun, it does not go on with; what served beside it is restored.
+            Phase::UpdatePaused => false,
+            Phase::Settled | Phase::Updating | Phase::RollingBack | Phase::RollbackPaused => {
+                slot.attempts.iter().any(|attempt| attempt.revision == self.revision())
+            }
+        };
         if self.keeps_revision(ended) && !begun { ended } else { self.revision() }
     }
 
@@ -136,14 +142,14 @@ impl<'a> Target<'a> {
     pub fn roll_back(&mut self, to: u64, update: UpdateStatus) -> bool {
         let Some(old) = self.service.revisions.get(&to) else { return false };
         let spec = Arc::new(ServiceSpec { mode: self.service.spec.mode, ..(**old).clone() });
+        let left = self.service.revision;
         let service = self.service.to_mut();
         service.revision = update.to_revision;
         service.revisions.insert(update.to_revision, spec.clone());
         service.spec = spec;
         service.update = Some(update);
-        let known: Vec<u64> = std::mem::take(&mut self.same).into_keys().collect();
-        known.into_iter().for_each(|revision| self.compare(revision));
-        self.compare(to);
+        let known = std::mem::take(&mut self.same).into_keys();
+        known.chain([left]).for_each(|revision| self.compare(revision));
         true
     }
 }

@@ -6,9 +6,11 @@
 
 mod progress;
 
-use swarm_model::{FailureAction, UpdateOrder, UpdateState, UpdateStatus};
+use swarm_model::{FailureAction, UpdateState, UpdateStatus};
 
 use super::Remark;
+use super::attempt::Attempt;
+use super::eviction;
 use super::ledger::Ledger;
 use super::settle::serving;
 use super::slot::{Beginning, Slot};
@@ -19,7 +21,7 @@ pub(super) use progress::Progress;
 /// Brings the update's status up to date. `missing` slots are not created yet.
 pub(super) fn assess(
     target: &mut Target<'_>,
-    slots: &[Slot<'_>],
+    slots: &mut [Slot<'_>],
     missing: usize,
     ledger: &mut Ledger<'_>,
 ) -> Progress {
@@ -43,6 +45,8 @@ pub(super) fn assess(
                 // Checked where the step was decided: the revision is known.
                 if target.roll_back(to, status) {
                     ledger.roll_back(to);
+                    // What counts as a replacement is another thing now.
+                    slots.iter_mut().for_each(|slot| eviction::enforce_deadline(slot, target, ledger));
                 }
             }
         }
@@ -163,9 +167,11 @@ fn rollback(target: &Target<'_>, progress: &Progress, status: &UpdateStatus, led
 }
 
 fn rollback_paused(progress: &Progress, status: &UpdateStatus) -> UpdateStatus {
+    // One that was resumed tells the first reason only.
+    let before = status.message.rsplit("; before: ").next().unwrap_or_default();
     UpdateStatus {
         state: UpdateState::RollbackPaused,
-        message: format!("rollback paused: {}; before: {}", progress.failure_text(), status.message),
+        message: format!("rollback paused: {}; before: {before}", progress.failure_text()),
         ..status.clone()
     }
 }
@@ -195,9 +201,9 @@ pub(super) fn advance(
         parallelism => usize::try_from(parallelism).unwrap_or(usize::MAX),
     };
     let mut next = progress.waiting.clone();
-    next.sort_by_key(|at| (serving(&slots[*at]).is_some(), slots[*at].number));
+    next.sort_by_key(|at| (runs(&slots[*at]), slots[*at].number));
     let idle = match target.phase() {
-        Phase::RollingBack => next.partition_point(|at| serving(&slots[*at]).is_none()),
+        Phase::RollingBack => next.partition_point(|at| !runs(&slots[*at])),
         Phase::Settled | Phase::Updating | Phase::UpdatePaused | Phase::RollbackPaused => 0,
     };
     next.truncate(allowed.saturating_sub(in_progress).max(idle));
@@ -212,10 +218,10 @@ pub(super) fn advance(
     }
 }
 
+fn runs(slot: &Slot<'_>) -> bool {
+    slot.live().any(Attempt::is_running)
+}
+
 fn begin(slot: &mut Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) {
-    let keep = match target.order() {
-        UpdateOrder::StopFirst => None,
-        UpdateOrder::StartFirst => serving(slot),
-    };
-    slot.replace(ledger, keep, Beginning::of(target.revision()), target.order());
+    slot.replace(ledger, serving(slot, target), Beginning::of(target.revision()), target.order());
 }

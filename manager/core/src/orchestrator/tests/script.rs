@@ -171,59 +171,70 @@ impl Stage {
 
     fn tell(&mut self, plan: &ServicePlan) {
         let world = self.world.as_ref().expect("it decided");
-        if let Some(revision) = plan.rollback_to {
-            self.lines.push(format!("the spec of revision {revision} is restored"));
-        }
-        if let Some(update) = &plan.update {
-            let state = match update.state {
-                UpdateState::Updating => "updating",
-                UpdateState::Paused => "paused",
-                UpdateState::Completed => "completed",
-                UpdateState::RollbackStarted => "rollback started",
-                UpdateState::RollbackPaused => "rollback paused",
-                UpdateState::RollbackCompleted => "rollback completed",
-            };
-            self.lines.push(format!(
-                "update {state} ({} -> {}): {}",
-                update.from_revision, update.to_revision, update.message
-            ));
-        }
-        self.lines.extend(plan.actions.iter().map(|action| told(world, action)));
-        if plan.remarks != self.remarks {
-            for remark in plan.remarks.iter().filter(|remark| !self.remarks.contains(remark)) {
-                let mut text = remark.to_string();
-                for (id, label) in &world.labels {
-                    text = text.replace(&id.to_string(), label);
-                }
-                self.lines.push(format!("note: {text}"));
+        self.lines.extend(told(world, plan));
+        for remark in plan.remarks.iter().filter(|remark| !self.remarks.contains(remark)) {
+            let mut text = remark.to_string();
+            for (id, label) in &world.labels {
+                text = text.replace(&id.to_string(), label);
             }
-            self.remarks.clone_from(&plan.remarks);
+            self.lines.push(format!("note: {text}"));
         }
+        self.remarks.clone_from(&plan.remarks);
     }
 
     fn show(&mut self) {
         let world = self.world.as_ref().expect("the scenario begins with a service");
-        let mut tasks: Vec<_> = world.tasks.values().collect();
-        tasks.sort_by_key(|task| (task.slot, task.created_at));
-        for task in tasks {
+        self.lines.extend(shown(world));
+    }
+}
+
+/// Every task in a line.
+pub fn shown(world: &World) -> Vec<String> {
+    let mut tasks: Vec<_> = world.tasks.values().collect();
+    tasks.sort_by_key(|task| (task.slot, task.created_at));
+    tasks
+        .into_iter()
+        .map(|task| {
             let state = match (&task.outcome, world.seen.get(&task.id)) {
                 (Some(outcome), _) => outcome.state,
                 (None, Some(seen)) => seen.status.state,
                 (None, None) if task.node.is_none() => TaskState::Pending,
                 (None, None) => TaskState::Assigned,
             };
-            self.lines.push(format!(
+            format!(
                 "{} on {}: revision {}, {state}, wanted {}",
                 world.labels[&task.id],
                 node(task.node),
                 task.revision,
                 task.desired
-            ));
-        }
-    }
+            )
+        })
+        .collect()
 }
 
-fn told(world: &World, action: &TaskAction) -> String {
+/// A plan in words, once it is applied.
+pub fn told(world: &World, plan: &ServicePlan) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(revision) = plan.rollback_to {
+        lines.push(format!("the spec of revision {revision} is restored"));
+    }
+    if let Some(update) = &plan.update {
+        let state = match update.state {
+            UpdateState::Updating => "updating",
+            UpdateState::Paused => "paused",
+            UpdateState::Completed => "completed",
+            UpdateState::RollbackStarted => "rollback started",
+            UpdateState::RollbackPaused => "rollback paused",
+            UpdateState::RollbackCompleted => "rollback completed",
+        };
+        let (from, to) = (update.from_revision, update.to_revision);
+        lines.push(format!("update {state} ({from} -> {to}): {}", update.message));
+    }
+    lines.extend(plan.actions.iter().map(|action| action_in_words(world, action)));
+    lines
+}
+
+fn action_in_words(world: &World, action: &TaskAction) -> String {
     let label = |id: &TaskId| world.labels[id].clone();
     match action {
         TaskAction::Create { id, desired, not_before, restarts, revision, .. } => {
@@ -266,7 +277,7 @@ fn node(node: Option<NodeId>) -> String {
     node.map_or("no node".to_owned(), |node| format!("n{}", node.as_u128()))
 }
 
-fn moment(time: Timestamp) -> String {
+pub fn moment(time: Timestamp) -> String {
     format!("+{}", seconds(time.since(START)))
 }
 

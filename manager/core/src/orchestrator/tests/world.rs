@@ -1,6 +1,6 @@
 //! A world of one service: its records, some nodes with agents, a scheduler that takes the emptiest node, and a clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +10,10 @@ use swarm_model::{
 };
 
 use super::super::{NodeCondition, Observed, ServicePlan, ServiceView, TaskAction, TaskView, reconcile};
-use super::checks;
+use super::{checks, script};
 
+/// Plans that a failed walk shows.
+const REMEMBERED: usize = 12;
 pub const START: Timestamp = Timestamp::from_micros(1_000_000_000_000);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub struct World {
     created: BTreeMap<u32, usize>,
     pub next_wakeup: Option<Timestamp>,
     pub checks: checks::Memory,
+    /// The last plans in words.
+    pub last: VecDeque<String>,
 }
 
 impl World {
@@ -89,6 +93,7 @@ impl World {
             created: BTreeMap::new(),
             next_wakeup: None,
             checks: checks::Memory::default(),
+            last: VecDeque::new(),
         }
     }
 
@@ -133,13 +138,30 @@ impl World {
     /// One decision, applied. A second one must have nothing to add.
     pub fn decide(&mut self) -> ServicePlan {
         let plan = self.plan();
-        checks::before(self, &plan);
+        let before = self.tasks.clone();
         self.apply(&plan);
-        checks::after(self);
+        self.remember(&plan);
+        checks::check(&before, &plan, self);
         let again = self.plan();
-        assert!(again.is_empty(), "planned again on its own result:\n{plan:#?}\nthen\n{again:#?}");
+        if !again.is_empty() {
+            self.apply(&again);
+            panic!("planned on its own result: {:#?}", script::told(self, &again));
+        }
         self.next_wakeup = again.next_wakeup;
         plan
+    }
+
+    /// Keeps what happened last, for the message of a failed walk.
+    fn remember(&mut self, plan: &ServicePlan) {
+        if plan.is_empty() {
+            return;
+        }
+        let mut lines = vec![format!("at {}:", script::moment(self.now))];
+        lines.extend(script::told(self, plan));
+        self.last.push_back(lines.join("\n  "));
+        if self.last.len() > REMEMBERED {
+            self.last.pop_front();
+        }
     }
 
     fn plan(&mut self) -> ServicePlan {

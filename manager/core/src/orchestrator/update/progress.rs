@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_model::{RestartCondition, TaskState, Timestamp, UpdatePolicy};
+use swarm_model::{DesiredState, RestartCondition, TaskState, Timestamp, UpdatePolicy};
 
 use super::super::attempt::Attempt;
 use super::super::ledger::Ledger;
@@ -134,7 +134,7 @@ fn stage(slot: &Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) -> Stage
         (true, Some(since)) => Stage::Running(since),
         (true, None) => under_way(slot, target, ledger),
         (false, Some(_)) => Stage::Untouched,
-        (false, None) => not_begun(slot, target),
+        (false, None) => not_begun(slot, target, ledger),
     }
 }
 
@@ -181,7 +181,11 @@ fn under_way(slot: &Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) -> S
     // One that ran and was lost with its node is replaced; that is not the update's failure.
     let last_ran = ours().filter_map(|attempt| attempt.outcome.as_deref());
     let last_ran = last_ran.filter(|outcome| outcome.ran_since.is_some()).map(|outcome| outcome.at).max();
-    let since = [ours().map(|first| first.created_at).min(), last_ran, target.update().map(|u| u.started_at)];
+    // Neither is one that had to leave its node.
+    let last_left = ours().filter(|attempt| attempt.desired >= DesiredState::Shutdown);
+    let last_left = last_left.map(|attempt| attempt.desired_since).max();
+    let first = ours().map(|first| first.created_at).min();
+    let since = [first, last_ran, last_left, target.update().map(|update| update.started_at)];
     let Some(since) = since.into_iter().flatten().max() else { return Stage::Begun };
     if !ledger.is_due(since + DEADLINE) {
         return Stage::Begun;
@@ -195,12 +199,19 @@ fn under_way(slot: &Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) -> S
     ))
 }
 
-fn not_begun(slot: &Slot<'_>, target: &Target<'_>) -> Stage {
-    if slot.live().any(|attempt| target.is_current(attempt.revision)) {
-        return Stage::Untouched;
+fn not_begun(slot: &Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) -> Stage {
+    let (current, other): (Vec<_>, Vec<_>) =
+        slot.live().partition(|attempt| target.is_current(attempt.revision));
+    if current.iter().any(|attempt| other.is_empty() || !attempt.must_leave()) {
+        // A replacement of the same spec may be on the way, from an update before this one.
+        let settled = other.is_empty() && !slot.attempts.iter().any(Attempt::is_stopping);
+        return if settled { Stage::Untouched } else { under_way(slot, target, ledger) };
     }
     if slot.is_frozen() {
         return Stage::Unclear;
+    }
+    if !other.is_empty() {
+        return Stage::Waiting;
     }
     let Some(at) = slot.decisive(target) else { return Stage::Untouched };
     let decisive = &slot.attempts[at];
