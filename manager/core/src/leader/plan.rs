@@ -19,7 +19,7 @@ use crate::dispatcher::Fleet;
 use crate::orchestrator::{self, NodeCondition, Remark, ServicePlan, ServiceView, TaskAction, TaskView};
 use crate::randomness::Ids;
 use crate::scheduler::{PlacedTask, PlacementRequest, Scheduler};
-use crate::store::{Action, ApplyError, NewTask, ServiceRecord, Store};
+use crate::store::{Action, ApplyError, NewTask, ServiceRecord, ServiceUpdate, Store};
 use crate::watch::Watch;
 
 /// One entry of the log: some 4 MiB of created tasks. What is left goes into the next one.
@@ -263,7 +263,13 @@ impl Leader {
         now: Timestamp,
         draft: &mut Draft,
     ) {
-        let service = &record.service;
+        // A rollback comes first: what is created in the same plan is of the revision that it makes.
+        let rollback = plan.rollback_to.zip(plan.update.clone());
+        let rollback = rollback
+            .and_then(|(to, status)| admission::automatic_rollback(store, &record.service, to, status));
+        let restored = rollback.as_ref().map(|update| restored(&record.service, update));
+        let service = restored.as_ref().unwrap_or(&record.service);
+        draft.actions.extend(rollback.map(|update| Action::UpdateService(Box::new(update))));
         let mut created: BTreeMap<u64, Vec<TaskId>> = BTreeMap::new();
         for action in &plan.actions {
             if let TaskAction::Create { id, revision, .. } = action {
@@ -295,13 +301,10 @@ impl Leader {
                 TaskAction::Forget { id } => Action::ForgetTask { task: id },
             });
         }
-        let revision = service.revision;
-        draft.actions.extend(match (plan.rollback_to, plan.update) {
-            (Some(to), Some(status)) => admission::automatic_rollback(store, service, to, status)
-                .map(|update| Action::UpdateService(Box::new(update))),
-            (None, Some(update)) => Some(Action::SetUpdateStatus { service: service.id, revision, update }),
-            (_, None) => None,
-        });
+        if let (None, Some(update)) = (plan.rollback_to, plan.update) {
+            let (service, revision) = (service.id, service.revision);
+            draft.actions.push(Action::SetUpdateStatus { service, revision, update });
+        }
     }
 
     fn place_waiting(
@@ -370,6 +373,15 @@ impl Leader {
             None => self.planner.refusals.remove(&service.id),
         };
     }
+}
+
+/// The service as a rollback leaves it, for placing what is created with it.
+fn restored(service: &Service, update: &ServiceUpdate) -> Service {
+    let mut restored = service.clone();
+    restored.revision = update.revision;
+    restored.revisions.insert(update.revision, update.spec.clone());
+    restored.spec = update.spec.clone();
+    restored
 }
 
 /// The node's ports that a task of that revision holds.
