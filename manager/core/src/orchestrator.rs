@@ -37,6 +37,7 @@ use swarm_model::{TaskId, Timestamp};
 
 pub use plan::{ServicePlan, TaskAction};
 pub use remark::Remark;
+pub(crate) use update::proven_revision;
 pub use view::{NodeCondition, Observed, ServiceView, TaskView};
 
 use ledger::Ledger;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use swarm_model::{
-    HostPort, Id, PortMode, PortSpec, Service, ServiceId, ServiceMode, ServiceSpec, SpecError, UpdateState,
-    UpdateStatus,
+    HostPort, Id, PortMode, PortSpec, Service, ServiceId, ServiceMode, ServiceSpec, SpecError, Timestamp,
+    UpdateState, UpdateStatus,
 };
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::api::{ApiError, Kind};
 use crate::lookup;
+use crate::orchestrator;
 use crate::store::{Action, ServiceUpdate, Store};
 
 impl Desk<'_> {
@@ -104,11 +105,11 @@ impl Desk<'_> {
                 started_at: self.now,
                 completed_at: None,
                 message: "update in progress".to_owned(),
-                from_revision: service.revision,
+                from_revision: orchestrator::proven_revision(&service),
                 to_revision: revision,
             })
         } else {
-            service.update.clone().map(resumed)
+            service.update.clone().map(|update| resumed(update, self.now))
         };
         Ok(propose_update(
             &service,
@@ -313,17 +314,18 @@ fn replaces_tasks(service: &Service, spec: &ServiceSpec, ports: &[PortSpec]) -> 
     spec.task != service.spec.task || host(ports) != host(&service.ports)
 }
 
-/// An update of a paused service with the same task spec lets it go on.
-fn resumed(update: UpdateStatus) -> UpdateStatus {
+/// An update of a paused service with the same task spec lets it go on. It begins anew, so that the failures that paused
+/// it are not counted again.
+fn resumed(update: UpdateStatus, now: Timestamp) -> UpdateStatus {
     let state = match update.state {
         UpdateState::Paused => UpdateState::Updating,
         UpdateState::RollbackPaused => UpdateState::RollbackStarted,
-        other @ (UpdateState::Updating
+        UpdateState::Updating
         | UpdateState::Completed
         | UpdateState::RollbackStarted
-        | UpdateState::RollbackCompleted) => other,
+        | UpdateState::RollbackCompleted => return update,
     };
-    UpdateStatus { state, ..update }
+    UpdateStatus { state, started_at: now, ..update }
 }
 
 fn ingress(ports: &[PortSpec]) -> Vec<HostPort> {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Id, NodeState, PortSpec, Service, ServiceId, ServiceSpec, Timestamp, UpdateState};
+use swarm_model::{
+    Id, NodeState, PortSpec, Service, ServiceId, ServiceSpec, Timestamp, UpdateState, UpdateStatus,
+};
 
 use super::*;
 use crate::api::Request;
@@ -137,10 +139,27 @@ fn the_revision_rises_exactly_when_tasks_are_replaced() {
     assert_eq!((service.revision, update.state, update.from_revision), (2, UpdateState::Updating, 1));
     let service = bench.update(scaled);
     let update = service.update.clone().expect("tasks exist");
-    assert_eq!((service.revision, update.state, update.from_revision), (3, UpdateState::Updating, 2));
+    assert_eq!((service.revision, update.state, update.from_revision), (3, UpdateState::Updating, 1));
     let mut on_host = (*service.spec).clone();
     on_host.ports = vec![PortSpec { mode: swarm_model::PortMode::Host, ..ingress(443) }];
     assert_eq!(bench.update(on_host).revision, 4);
+}
+
+#[test]
+fn a_paused_update_goes_on_with_a_fresh_beginning() {
+    let mut bench = Bench::new();
+    let mut web = spec("web");
+    let service = bench.create(web.clone());
+    bench.task(service.id, 1);
+    web.task.force_update = 1;
+    let service = bench.update(web.clone());
+    let update = service.update.clone().expect("tasks exist");
+    let paused = UpdateStatus { state: UpdateState::Paused, started_at: Timestamp::from_micros(1), ..update };
+    bench.apply(vec![Action::SetUpdateStatus { service: service.id, revision: 2, update: paused.clone() }]);
+    web.update.parallelism = 3;
+    let update = bench.update(web).update.clone().expect("it goes on");
+    assert_eq!((update.state, update.to_revision), (UpdateState::Updating, 2));
+    assert!(update.started_at > paused.started_at);
 }
 
 #[test]

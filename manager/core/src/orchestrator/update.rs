@@ -6,7 +6,7 @@
 
 mod progress;
 
-use swarm_model::{FailureAction, UpdateState, UpdateStatus};
+use swarm_model::{FailureAction, Service, UpdateState, UpdateStatus};
 
 use super::Remark;
 use super::attempt::Attempt;
@@ -69,8 +69,7 @@ fn announced(target: &Target<'_>, ledger: &Ledger<'_>) -> UpdateStatus {
     }
 }
 
-/// The last revision that an update brought to its end: what a rollback returns to. One that was overtaken half way is
-/// not proven.
+/// The revision before the current one that counts as proven.
 fn revision_before(target: &Target<'_>) -> u64 {
     let service = &target.service;
     match &service.update {
@@ -78,6 +77,15 @@ fn revision_before(target: &Target<'_>) -> u64 {
             let before = service.revisions.range(..service.revision).next_back();
             before.map_or(service.revision, |(revision, _)| *revision)
         }
+        Some(_) => proven_revision(service),
+    }
+}
+
+/// The last revision that an update brought to its end, or that a rollback returned to: where a rollback of the next
+/// update goes. One that is overtaken half way is not proven.
+pub(crate) fn proven_revision(service: &Service) -> u64 {
+    match &service.update {
+        None => service.revision,
         Some(update) => match update.state {
             UpdateState::Updating | UpdateState::Paused => update.from_revision,
             UpdateState::Completed
