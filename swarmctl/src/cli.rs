@@ -319,3 +319,26 @@ pub struct RunArgs {
     #[arg(long, value_parser = parse::duration, value_name = "DURATION", default_value = "2m")]
     pub timeout: Duration,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_two_arguments_of_a_command_clash() {
+        Cli::command().debug_assert();
+        let parsed = Cli::try_parse_from([
+            "swarmctl",
+            "-H",
+            "unix:///x",
+            "service",
+            "create",
+            "--add-host",
+            "a:10.0.0.1",
+            "web",
+        ]);
+        assert!(parsed.is_ok_and(|cli| cli.host.is_some()));
+    }
+}

@@ -29,7 +29,14 @@ pub async fn wait(client: &Client, service: &v1::Service, goal: Goal, args: &Wai
     let started = Instant::now();
     let mut picture = Picture::new(service.clone());
     let mut drawing = Drawing::new(args.quiet);
-    let mut events = watch(client, &service.id).await?;
+    let mut events = match watch(client, &service.id).await {
+        // Removed with all its tasks before we looked.
+        Err(status) if goal == Goal::Removed && status.code() == tonic::Code::NotFound => {
+            drawing.summary(&picture, goal, started.elapsed());
+            return Ok(());
+        }
+        events => events?,
+    };
     let mut ticks = tokio::time::interval(REDRAW);
     let timeout = tokio::time::sleep(args.timeout);
     tokio::pin!(timeout);
@@ -43,7 +50,14 @@ pub async fn wait(client: &Client, service: &v1::Service, goal: Goal, args: &Wai
                 Some(Err(_)) | None => {
                     tokio::time::sleep(REDRAW).await;
                     picture = Picture::new(picture.service.clone());
-                    events = watch(client, &service.id).await?;
+                    events = match watch(client, &service.id).await {
+                        Err(status) if goal == Goal::Removed && status.code() == tonic::Code::NotFound => {
+                            drawing.finish();
+                            drawing.summary(&picture, goal, started.elapsed());
+                            return Ok(());
+                        }
+                        events => events?,
+                    };
                 }
             },
             _ = ticks.tick() => {}
@@ -85,7 +99,10 @@ pub async fn wait(client: &Client, service: &v1::Service, goal: Goal, args: &Wai
     }
 }
 
-async fn watch(client: &Client, service_id: &str) -> Result<tonic::Streaming<v1::WatchEvent>> {
+async fn watch(
+    client: &Client,
+    service_id: &str,
+) -> std::result::Result<tonic::Streaming<v1::WatchEvent>, tonic::Status> {
     let request =
         v1::WatchRequest { services: true, tasks: true, nodes: false, service_id: service_id.to_owned() };
     Ok(client.watch().watch(request).await?.into_inner())

@@ -1,7 +1,7 @@
-//! The server: one thread per connection, bounded; ends on SIGTERM after the requests in flight.
+//! The server, over TCP (HTTP) and UDP: one thread per connection, bounded; ends on SIGTERM after the requests in flight.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,10 @@ pub fn run(port: u16) -> Result<(), String> {
     let listener = TcpListener::bind(("0.0.0.0", port))
         .map_err(|error| format!("cannot listen on port {port}: {error}"))?;
     println!("{} listening on port {port}", identity());
+    let datagrams = UdpSocket::bind(("0.0.0.0", port))
+        .map_err(|error| format!("cannot bind UDP port {port}: {error}"))?;
     std::thread::spawn(move || accept(&listener));
+    std::thread::spawn(move || answer(&datagrams));
     while !STOPPING.load(Ordering::Relaxed) {
         // Interrupted by the signal; the timeout only bounds a race.
         std::thread::sleep(Duration::from_millis(100));
@@ -53,6 +56,14 @@ fn accept(listener: &TcpListener) {
             let _ = converse(&stream);
             CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
         });
+    }
+}
+
+/// Answers every datagram with who it is.
+fn answer(socket: &UdpSocket) {
+    let mut buffer = [0; 1500];
+    while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+        let _ = socket.send_to(format!("{} client={}\n", identity(), from.ip()).as_bytes(), from);
     }
 }
 

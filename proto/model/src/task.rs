@@ -39,6 +39,9 @@ pub struct Outcome {
     /// A final state.
     pub state: TaskState,
     pub exit_code: Option<i32>,
+    /// Whether the kernel killed it at its memory limit.
+    #[serde(default)]
+    pub oom_killed: bool,
     /// For the operator, cause first; empty if all went well.
     pub reason: String,
     pub at: Timestamp,

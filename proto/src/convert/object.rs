@@ -130,7 +130,7 @@ impl From<&model::Outcome> for wire::TaskStatus {
             message: String::new(),
             error: outcome.reason.clone(),
             exit_code: outcome.exit_code,
-            oom_killed: false,
+            oom_killed: outcome.oom_killed,
             pid: 0,
         }
     }

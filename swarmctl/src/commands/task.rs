@@ -90,7 +90,10 @@ fn row(task: &v1::Task, history: bool, full: bool) -> Row {
 }
 
 fn desired(task: &v1::Task) -> &'static str {
+    let ended = task.status.as_ref().is_some_and(|status| status.state() >= v1::TaskState::Complete);
     match task.desired() {
+        // As Docker shows it: nothing is wanted of a task that has ended.
+        v1::DesiredState::Ready | v1::DesiredState::Running if ended => "shutdown",
         v1::DesiredState::Unspecified => "unknown",
         v1::DesiredState::Ready => "ready",
         v1::DesiredState::Running => "running",

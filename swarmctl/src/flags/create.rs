@@ -40,7 +40,7 @@ pub struct CreateFlags {
     mount: Vec<v1::Mount>,
     /// Entry of /etc/hosts
     #[arg(long = "add-host", visible_alias = "host-entry", value_parser = parse::host, value_name = "NAME:ADDRESS")]
-    host: Vec<v1::HostEntry>,
+    extra_hosts: Vec<v1::HostEntry>,
     /// Supplementary group
     #[arg(long)]
     group: Vec<String>,
@@ -72,7 +72,7 @@ impl CreateFlags {
             args: self.args.clone(),
             env: self.env_file.iter().flatten().chain(&self.env).cloned().collect(),
             groups: self.group.clone(),
-            hosts: self.host.clone(),
+            hosts: self.extra_hosts.clone(),
             labels: self.container_label.iter().cloned().collect(),
             mounts: self.mount.clone(),
             cap_add: self.cap_add.clone(),

@@ -17,7 +17,7 @@ fn bad_services_are_refused_by_name() {
     cluster.ctl_fails(&create(&["-p", "80:99999", "busybox:1"]), 64, "80:99999");
     cluster.ctl_fails(&create(&["--limit-memory", "1k", "busybox:1"]), 1, "limit-memory");
     cluster.ctl_fails(&create(&["--replicas", "many", "busybox:1"]), 64, "many");
-    cluster.ctl_fails(&["service", "create", "--name", "-bad-", "busybox:1"], 64, "-bad-");
+    cluster.ctl_fails(&["service", "create", "--name=-bad-", "busybox:1"], 1, "-bad-");
     cluster.ctl_fails(&["service", "create", "--name", "no good", "busybox:1"], 1, "no good");
     assert_eq!(cluster.ctl_ok(&["service", "ls", "-q"]), "", "a refused request leaves nothing");
 

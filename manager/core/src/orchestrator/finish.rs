@@ -47,6 +47,7 @@ fn reported(attempt: &Attempt<'_>, service: &Service) -> Option<Outcome> {
     Some(Outcome {
         state: observed.status.state,
         exit_code: observed.status.exit_code,
+        oom_killed: observed.status.oom_killed,
         reason: reason(observed.status, limit),
         at: observed.since,
         ran_since: observed.ran_since,
@@ -62,8 +63,14 @@ fn orphan(attempt: &mut Attempt<'_>, reason: &str, ledger: &mut Ledger<'_>) {
     let ran_since = attempt.observed.and_then(|observed| {
         observed.ran_since.or((observed.status.state == TaskState::Running).then_some(observed.since))
     });
-    let outcome =
-        Outcome { state: TaskState::Orphaned, exit_code: None, reason: reason.to_owned(), at, ran_since };
+    let outcome = Outcome {
+        state: TaskState::Orphaned,
+        exit_code: None,
+        oom_killed: false,
+        reason: reason.to_owned(),
+        at,
+        ran_since,
+    };
     ledger.finish(attempt, outcome);
 }
 

@@ -204,6 +204,7 @@ impl Chaos {
                 let outcome = Outcome {
                     state,
                     exit_code: Some(1),
+                    oom_killed: false,
                     reason: String::new(),
                     at: Timestamp::ZERO,
                     ran_since: None,
