@@ -1,21 +1,21 @@
-//! Classes of requirement: which nodes fit a set of constraints, platforms and host ports, grouped by the labels that
-//! are spread over, each group in the order of its nodes' load.
+//! Classes of requirement: which nodes satisfy a set of constraints and platforms, grouped by the labels that are spread
+//! over.
 //!
-//! A class is built at its first use and then follows the nodes that changed. It knows nothing of services: the nodes
-//! that already run a task of one are the business of [`super::service`].
+//! A class is built at its first use and then follows the nodes that changed themselves; load is the business of
+//! [`super::ladder`], and services that of [`super::service`].
 
 use std::collections::BTreeMap;
 
-use swarm_model::{Constraint, HostPort, Node, NodeId, Placement, Platform, SpreadBy};
+use swarm_model::{Constraint, Node, Placement, Platform, SpreadBy};
 
+use super::ladder::Mask;
 use super::nodes::{Nodes, Slot};
-use super::order::{Entry, Order, Rank};
 
-/// Places of nodes that all classes together may hold, ordered ones and others. A place takes some 110 bytes, so this
-/// is a bound of about 220 MB, reached by 20 classes over 100,000 nodes.
-const MAX_PLACES: usize = 2_000_000;
+/// Places of nodes that all classes together may hold. A place takes 4 bytes and its share of a mask, at most 16, so
+/// this is a bound of 160 MB, reached by 80 classes over 100,000 nodes.
+const MAX_PLACES: usize = 8_000_000;
 /// What a class weighs beside its places, in places: a bound for many classes over few nodes.
-const BASE_WEIGHT: usize = 64;
+const BASE_WEIGHT: usize = 256;
 /// Groups that a class may have beyond two per node before it is built anew; labels that nobody has any more leave
 /// empty groups behind.
 const SPARE_GROUPS: usize = 1_024;
@@ -34,53 +34,43 @@ pub(super) struct ClassKey {
     constraints: Vec<Constraint>,
     platforms: Vec<Platform>,
     preferences: Vec<SpreadBy>,
-    host_ports: Vec<HostPort>,
 }
 
-/// One class: the nodes that fit, as of change `synced`.
+/// One class: the nodes that satisfy it, as of change `synced`.
 #[derive(Debug)]
 pub(super) struct Class {
     /// Unique; a class that is built anew gets another one.
     pub(super) id: u64,
     key: ClassKey,
     synced: u64,
+    /// That of the ladder that the masks are for.
+    epoch: u64,
     last_use: u64,
-    /// By slot.
-    members: Vec<Member>,
+    /// By slot: the leaf of the node; [`NO_GROUP`] if it does not satisfy the class.
+    leaves: Vec<GroupId>,
     groups: Vec<Group>,
 }
 
 /// Index of a group in its class; [`ROOT`] is the whole class.
 pub(super) type GroupId = u32;
 pub(super) const ROOT: GroupId = 0;
+const NO_GROUP: GroupId = GroupId::MAX;
 
 /// The nodes that share the values of the first labels that are spread over. Leaves share all of them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Group {
-    pub(super) parent: Option<GroupId>,
     /// By value of the next label; empty for leaves.
     pub(super) children: BTreeMap<String, GroupId>,
-    /// For leaves: the nodes that are open, with no replicas counted.
-    pub(super) order: Order,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Member {
-    /// [`super::nodes::Host::shape`] that `leaf` was found for.
-    shape: u64,
-    /// `None`: the node does not fit.
-    leaf: Option<GroupId>,
-    /// Where it stands in its leaf's order; `None` if it is not open or holds one of the ports.
-    rank: Option<Rank>,
+    /// For leaves: their nodes, open or not.
+    pub(super) mask: Mask,
 }
 
 impl ClassKey {
-    pub(super) fn new(placement: &Placement, host_ports: &[HostPort]) -> Self {
+    pub(super) fn new(placement: &Placement) -> Self {
         Self {
             constraints: sorted(&placement.constraints),
             platforms: sorted(&placement.platforms),
             preferences: placement.preferences.clone(),
-            host_ports: sorted(host_ports),
         }
     }
 
@@ -116,13 +106,13 @@ impl Classes {
         self.make_room(key, nodes.places() + BASE_WEIGHT);
         if !self.by_key.contains_key(key) {
             self.built += 1;
-            self.by_key.insert(key.clone(), Class::build(key.clone(), self.built, nodes));
+            self.by_key.insert(key.clone(), Class::build(key.clone(), self.built));
         }
         let class = self.by_key.get_mut(key).expect("it was just inserted");
         class.last_use = self.uses;
-        if class.groups.len() > 2 * class.members.len() + SPARE_GROUPS {
+        if class.groups.len() > 2 * class.leaves.len() + SPARE_GROUPS {
             self.built += 1;
-            *class = Class::build(key.clone(), self.built, nodes);
+            *class = Class::build(key.clone(), self.built);
             class.last_use = self.uses;
         }
         class.sync(nodes);
@@ -139,55 +129,40 @@ impl Classes {
 }
 
 impl Class {
-    fn build(key: ClassKey, id: u64, nodes: &Nodes) -> Self {
-        let root = Group { parent: None, children: BTreeMap::new(), order: Order::default() };
-        let mut class = Self {
-            id,
-            key,
-            synced: nodes.changes().now(),
-            last_use: 0,
-            members: vec![Member::default(); nodes.places()],
-            groups: vec![root],
-        };
-        let mut entries: BTreeMap<GroupId, Vec<Entry>> = BTreeMap::new();
-        for (slot, _) in nodes.all() {
-            if let Some((leaf, entry)) = class.place(slot, nodes) {
-                entries.entry(leaf).or_default().push(entry);
-            }
-        }
-        for (leaf, mut entries) in entries {
-            entries.sort_unstable_by_key(|entry| entry.rank);
-            class.groups[leaf as usize].order = Order::from_sorted(&entries);
-        }
-        class
+    fn build(key: ClassKey, id: u64) -> Self {
+        let groups = vec![Group::default()];
+        Self { id, key, synced: 0, epoch: 0, last_use: 0, leaves: Vec::new(), groups }
     }
 
     fn sync(&mut self, nodes: &Nodes) {
-        self.members.resize(nodes.places(), Member::default());
-        for slot in nodes.changes().since(self.synced) {
-            let Member { leaf, rank, .. } = self.members[slot.index()];
-            if let (Some(leaf), Some(rank)) = (leaf, rank) {
-                self.groups[leaf as usize].order.remove(rank);
+        self.leaves.resize(nodes.places(), NO_GROUP);
+        let anew = self.epoch != nodes.ladder().epoch();
+        for slot in nodes.reshaped().since(self.synced) {
+            let seat = nodes.ladder().seat(slot).filter(|_| !anew);
+            if let (Some(leaf), Some(seat)) = (self.leaf(slot), seat) {
+                self.groups[leaf as usize].mask.remove(seat);
             }
-            if let Some((leaf, entry)) = self.place(slot, nodes) {
-                self.groups[leaf as usize].order.insert(entry);
+            let node = nodes.at(slot).node.as_deref().filter(|node| self.key.admits(node));
+            let leaf = node.map_or(NO_GROUP, |node| self.leaf_of(node));
+            self.leaves[slot.index()] = leaf;
+            if let (true, Some(seat)) = (leaf != NO_GROUP, seat) {
+                self.groups[leaf as usize].mask.insert(seat);
             }
         }
-        self.synced = nodes.changes().now();
+        if anew {
+            self.seat_all(nodes);
+        }
+        self.synced = nodes.reshaped().now();
     }
 
-    /// Finds where a node belongs now. Its constraints are checked only if the node itself changed, not its load.
-    fn place(&mut self, slot: Slot, nodes: &Nodes) -> Option<(GroupId, Entry)> {
-        let host = nodes.at(slot);
-        let Member { shape, leaf, .. } = self.members[slot.index()];
-        let fitting = || host.node.as_deref().filter(|node| self.key.admits(node));
-        let leaf = if shape == host.shape { leaf } else { fitting().map(|node| self.leaf_of(node)) };
-        let entry = leaf.and(host.offer(&self.key.host_ports)).map(|free| Entry {
-            rank: Rank { replicas_here: 0, tasks_here: host.tasks, node: host.id, slot },
-            free,
-        });
-        self.members[slot.index()] = Member { shape: host.shape, leaf, rank: entry.map(|entry| entry.rank) };
-        leaf.zip(entry)
+    fn seat_all(&mut self, nodes: &Nodes) {
+        self.groups.iter_mut().for_each(|group| group.mask.clear());
+        for (seat, slot) in nodes.ladder().seated() {
+            if let Some(leaf) = self.leaf(slot) {
+                self.groups[leaf as usize].mask.insert(seat);
+            }
+        }
+        self.epoch = nodes.ladder().epoch();
     }
 
     fn leaf_of(&mut self, node: &Node) -> GroupId {
@@ -199,8 +174,7 @@ impl Class {
                 None => {
                     let child = GroupId::try_from(self.groups.len()).expect("fewer groups than 2^32");
                     self.groups[at as usize].children.insert(value.to_owned(), child);
-                    let parent = Some(at);
-                    self.groups.push(Group { parent, children: BTreeMap::new(), order: Order::default() });
+                    self.groups.push(Group::default());
                     child
                 }
             };
@@ -208,33 +182,18 @@ impl Class {
         at
     }
 
-    pub(super) fn host_ports(&self) -> &[HostPort] {
-        &self.key.host_ports
+    /// Whether there are preferences, so that it has groups.
+    pub(super) fn spreads(&self) -> bool {
+        !self.key.preferences.is_empty()
     }
 
     pub(super) fn group(&self, group: GroupId) -> &Group {
         &self.groups[group as usize]
     }
 
-    /// The group and its ancestors without the root, innermost first.
-    pub(super) fn path(&self, group: GroupId) -> impl Iterator<Item = (GroupId, GroupId)> {
-        let mut at = group;
-        std::iter::from_fn(move || {
-            let parent = self.group(at).parent?;
-            let step = (at, parent);
-            at = parent;
-            Some(step)
-        })
-    }
-
-    /// The leaf of a node that fits, open or not.
+    /// The leaf of a node that satisfies the class, open or not.
     pub(super) fn leaf(&self, slot: Slot) -> Option<GroupId> {
-        self.members.get(slot.index())?.leaf
-    }
-
-    /// Where a node stands in its leaf's order.
-    pub(super) fn rank(&self, slot: Slot) -> Option<Rank> {
-        self.members.get(slot.index())?.rank
+        self.leaves.get(slot.index()).copied().filter(|leaf| *leaf != NO_GROUP)
     }
 }
 
@@ -244,6 +203,3 @@ fn sorted<T: Clone + Ord>(values: &[T]) -> Vec<T> {
     values.dedup();
     values
 }
-
-/// Keeps the arithmetic of [`MAX_PLACES`] honest.
-const _: () = assert!(size_of::<Member>() <= 64 && size_of::<(NodeId, u32)>() <= 32);

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use swarm_model::NodeId;
 
 use super::class::{Class, GroupId, ROOT};
+use super::ladder::Mark;
 use super::nodes::{Footprint, Nodes, Slot};
 use super::order::Rank;
 use super::service::Places;
@@ -30,15 +31,20 @@ pub(super) struct Contest<'a> {
     terms: Terms<'a>,
     /// First no failing node is taken; when no other is left, those too.
     last_choice: bool,
+    /// The nodes that run the service were brought in order, because a leaf ran out of others.
+    used_ranked: bool,
     sweeps: BTreeMap<GroupId, Sweep>,
     /// The inner groups' children that have a node to offer.
     races: BTreeMap<GroupId, BTreeSet<Runner>>,
+    /// Who won last: their groups' best nodes are others now.
+    last_winner: Option<Winner>,
+    passed_over: usize,
 }
 
-/// How far the two orders of a leaf were searched: that of nodes without and that of nodes with tasks of the service.
+/// How far a leaf was searched for nodes without tasks of the service, up the ladder, and for nodes with, by rank.
 #[derive(Debug)]
 struct Sweep {
-    fresh_from: Rank,
+    fresh_from: Mark,
     used_from: Rank,
 }
 
@@ -67,28 +73,48 @@ impl<'a> Contest<'a> {
         places: &'a mut Places,
         terms: Terms<'a>,
     ) -> Self {
-        let (sweeps, races) = Default::default();
-        let mut contest = Self { class, nodes, places, terms, last_choice: false, sweeps, races };
+        let mut contest = Self {
+            class,
+            nodes,
+            places,
+            terms,
+            last_choice: false,
+            used_ranked: false,
+            sweeps: BTreeMap::new(),
+            races: BTreeMap::new(),
+            last_winner: None,
+            passed_over: 0,
+        };
         contest.stage(ROOT);
         contest
     }
 
     /// Places one task; `None` if no node is left that fits.
     pub(super) fn place(&mut self) -> Option<(Slot, NodeId)> {
-        let Winner { path, leaf, best } = self.winner()?;
-        self.nodes.occupy(best.slot, self.terms.footprint);
-        self.places.place(best.slot, self.class, self.nodes);
-        let mut group = leaf;
-        let mut next = if path.is_empty() { None } else { self.best_of(leaf) };
-        for (inner, ran) in path.into_iter().rev() {
-            let fill = self.places.fill(group);
-            let race = self.races.entry(inner).or_default();
-            race.remove(&ran);
-            race.extend(next.map(|best| Runner { fill, best, group }));
-            next = race.first().map(|runner| runner.best);
-            group = inner;
+        let winner = self.winner()?;
+        let Rank { slot, node, .. } = winner.best;
+        self.nodes.occupy(slot, self.terms.footprint);
+        self.places.add(slot);
+        if self.used_ranked {
+            self.places.rank_used(slot, self.class, self.nodes);
         }
-        Some((best.slot, best.node))
+        self.last_winner = Some(winner);
+        Some((slot, node))
+    }
+
+    /// Lets the groups of the last winner run with their next best nodes.
+    fn rerun(&mut self) {
+        let Some(Winner { path, leaf, .. }) = self.last_winner.take().filter(|last| !last.path.is_empty())
+        else {
+            return;
+        };
+        let mut next = self.best_of(leaf);
+        for (group, ran) in path.into_iter().rev() {
+            let race = self.races.get_mut(&group).expect("every group on the path has a race");
+            race.remove(&ran);
+            race.extend(next.map(|best| Runner { fill: ran.fill + 1, best, group: ran.group }));
+            next = race.first().map(|runner| runner.best);
+        }
     }
 
     pub(super) fn node(&self, slot: Slot) -> NodeId {
@@ -103,16 +129,13 @@ impl<'a> Contest<'a> {
     /// Ends the plan, keeping what the next one of this service can go on from.
     pub(super) fn close(self) {
         if self.terms.failing.is_empty() {
-            for (leaf, sweep) in self.sweeps {
-                if sweep.fresh_from > Rank::MIN {
-                    self.places.set_fresh_from(leaf, sweep.fresh_from);
-                }
-            }
+            let learned = self.sweeps.into_iter().map(|(leaf, sweep)| (leaf, sweep.fresh_from));
+            self.places.learn_fresh(learned.filter(|(_, from)| *from > Mark::FIRST), self.passed_over);
         }
-        self.places.is_synced(self.nodes);
     }
 
     fn winner(&mut self) -> Option<Winner> {
+        self.rerun();
         loop {
             if let Some(found) = self.leader() {
                 return Some(found);
@@ -142,55 +165,87 @@ impl<'a> Contest<'a> {
         Some(Winner { path, leaf: at, best })
     }
 
-    /// Sets up the races in a group and those below; returns the group's best node.
-    fn stage(&mut self, group: GroupId) -> Option<Rank> {
+    /// Sets up the races in a group and those below; returns the group's tasks of the service, and its best node.
+    fn stage(&mut self, group: GroupId) -> (u32, Option<Rank>) {
         let class = self.class;
         let children = &class.group(group).children;
         if children.is_empty() {
-            return self.best_of(group);
+            let best = if class.spreads() { self.best_of(group) } else { None };
+            return (self.places.fill(group), best);
         }
         let mut race = BTreeSet::new();
+        let mut total = 0;
         for child in children.values().copied() {
-            if let Some(best) = self.stage(child) {
-                race.insert(Runner { fill: self.places.fill(child), best, group: child });
-            }
+            let (fill, best) = self.stage(child);
+            total += fill;
+            race.extend(best.map(|best| Runner { fill, best, group: child }));
         }
         let best = race.first().map(|runner| runner.best);
         self.races.insert(group, race);
-        best
+        (total, best)
     }
 
     /// The best node of a leaf: one without a task of the service, else the one with the fewest.
     fn best_of(&mut self, leaf: GroupId) -> Option<Rank> {
-        let Terms { footprint, max_replicas, failing } = &self.terms;
-        if *max_replicas == 0 {
+        if self.terms.max_replicas == 0 {
             return None;
         }
-        let passed_over = |slot| !self.last_choice && failing.binary_search(&slot).is_ok();
-        let places = &*self.places;
-        let sweep = self
-            .sweeps
-            .entry(leaf)
-            .or_insert_with(|| Sweep { fresh_from: places.fresh_from(leaf), used_from: Rank::MIN });
-        let fresh = &self.class.group(leaf).order;
-        while sweep.fresh_from < Rank::MAX {
-            match fresh.first_fit(sweep.fresh_from, footprint.reservations) {
-                Some(rank) if places.replicas_on(rank.slot) == 0 && !passed_over(rank.slot) => {
-                    return Some(rank);
-                }
-                Some(rank) => sweep.fresh_from = rank.next(),
-                None => sweep.fresh_from = Rank::MAX,
-            }
+        let fresh = self.best_fresh(leaf);
+        if fresh.is_some() {
+            return fresh;
         }
+        if !self.used_ranked {
+            self.places.sync_used(self.class, self.nodes, &self.terms.footprint.host_ports);
+            self.used_ranked = true;
+        }
+        self.best_used(leaf)
+    }
+
+    fn best_fresh(&mut self, leaf: GroupId) -> Option<Rank> {
+        let Footprint { reservations, host_ports, .. } = self.terms.footprint;
+        let mask = &self.class.group(leaf).mask;
+        let mut from = self.sweep(leaf).fresh_from;
+        let best = loop {
+            let Some((mark, slot)) = self.nodes.ladder().first_fit(mask, from, *reservations, host_ports)
+            else {
+                from = Mark::END;
+                break None;
+            };
+            from = mark;
+            if self.places.replicas_on(slot) == 0 && !self.is_passed_over(slot) {
+                let node = self.nodes.at(slot).id;
+                break Some(Rank { replicas_here: 0, tasks_here: mark.tasks, node, slot });
+            }
+            self.passed_over += 1;
+            from = mark.next();
+        };
+        self.sweep(leaf).fresh_from = from;
+        best
+    }
+
+    fn best_used(&mut self, leaf: GroupId) -> Option<Rank> {
+        let need = self.terms.footprint.reservations;
+        let mut from = self.sweep(leaf).used_from;
         loop {
-            let rank = places.first_used_fit(leaf, sweep.used_from, footprint.reservations)?;
-            if rank.replicas_here >= *max_replicas {
+            let rank = self.places.first_used_fit(leaf, from, need)?;
+            if rank.replicas_here >= self.terms.max_replicas {
                 return None;
             }
-            if !passed_over(rank.slot) {
+            if !self.is_passed_over(rank.slot) {
+                self.sweep(leaf).used_from = from;
                 return Some(rank);
             }
-            sweep.used_from = rank.next();
+            from = rank.next();
         }
+    }
+
+    fn sweep(&mut self, leaf: GroupId) -> &mut Sweep {
+        let places = &*self.places;
+        let start = || Sweep { fresh_from: places.fresh_from(leaf), used_from: Rank::MIN };
+        self.sweeps.entry(leaf).or_insert_with(start)
+    }
+
+    fn is_passed_over(&self, slot: Slot) -> bool {
+        !self.last_choice && self.terms.failing.binary_search(&slot).is_ok()
     }
 }

@@ -11,9 +11,10 @@
 //!    groups the one whose best node has the better rank;
 //! 3. rank: fewest tasks of the service, fewest tasks, smallest node id.
 //!
-//! Nodes are never scanned to place a task. Requirements that are equal share a [`class`] that keeps the nodes which
-//! satisfy them in order of load; each service has a view ([`service`]) of the nodes that run it already; both follow
-//! the nodes that changed ([`changes`]). Only an explanation ([`explain`]) looks at every node.
+//! Nodes are never scanned to place a task. One [`ladder`] keeps all open nodes by load; requirements that are equal
+//! share a [`class`], the set of nodes that satisfy them; each service remembers the nodes that run it already
+//! ([`service`]). A plan is a [`contest`] over the three. What is derived follows the nodes that changed ([`changes`]).
+//! Only an explanation ([`explain`]) looks at every node.
 
 mod changes;
 mod class;
@@ -21,10 +22,12 @@ mod contest;
 mod explain;
 mod failures;
 mod fix;
+mod ladder;
 mod lookup;
 mod nodes;
 mod order;
 mod refusal;
+mod rung;
 mod service;
 
 use std::sync::Arc;
@@ -132,7 +135,7 @@ impl Scheduler {
         let Some(Holding { slot, footprint }) = self.tasks.remove(&task) else { return };
         let service = footprint.service;
         let places = self.services.get_mut(&service).expect("a service with tasks is known");
-        places.subtract(slot);
+        places.subtract(slot, self.nodes.at(slot).id);
         if places.tasks == 0 {
             self.services.remove(&service);
         }
@@ -156,12 +159,13 @@ impl Scheduler {
         self.failures.expire(now);
         self.tasks.reserve(request.tasks.len());
         let mut placed = Vec::with_capacity(request.tasks.len());
+        self.nodes.settle();
         let Self { nodes, tasks, services, .. } = self;
         let places = services.get_or_default(request.service);
         let footprint = places.footprint(request.service, request.reservations, request.host_ports);
         let terms = Terms::of(request, &footprint, &self.failures, nodes);
-        let class = self.classes.current(&ClassKey::new(request.placement, request.host_ports), nodes);
-        places.sync(class, nodes, request.reservations);
+        let class = self.classes.current(&ClassKey::new(request.placement), nodes);
+        places.sync(class, nodes, &footprint);
         let mut contest = Contest::open(class, nodes, places, terms);
         for task in request.tasks {
             let node = match tasks.get(task) {
@@ -184,12 +188,13 @@ impl Scheduler {
     /// Whether a task of the request would find a node. Far cheaper than a plan that is refused, which explains.
     pub fn can_place(&mut self, now: Timestamp, request: &PlacementRequest<'_>) -> bool {
         self.failures.expire(now);
+        self.nodes.settle();
         let Self { nodes, services, .. } = self;
         let places = services.get_or_default(request.service);
         let footprint = places.footprint(request.service, request.reservations, request.host_ports);
         let terms = Terms::of(request, &footprint, &self.failures, nodes);
-        let class = self.classes.current(&ClassKey::new(request.placement, request.host_ports), nodes);
-        places.sync(class, nodes, request.reservations);
+        let class = self.classes.current(&ClassKey::new(request.placement), nodes);
+        places.sync(class, nodes, &footprint);
         let mut contest = Contest::open(class, nodes, places, terms);
         let open = contest.is_open();
         contest.close();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use swarm_model::{Availability, HostPort, Node, NodeId, NodeState, Resources, ServiceId};
 
 use super::changes::Changes;
+use super::ladder::{Ladder, Standpoint};
 use super::lookup::Lookup;
 
 /// Number of a node's place in the table; given to another node only after the first one is gone for good.
@@ -18,6 +19,9 @@ pub(super) struct Nodes {
     vacant: Vec<Slot>,
     slots: Lookup<NodeId, Slot>,
     changes: Changes,
+    freed: Changes,
+    reshaped: Changes,
+    ladder: Ladder,
 }
 
 /// One node and its load.
@@ -69,8 +73,38 @@ impl Slot {
 }
 
 impl Nodes {
+    /// Every change.
     pub(super) fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    /// Changes after which a node may take what it could not before.
+    pub(super) fn freed(&self) -> &Changes {
+        &self.freed
+    }
+
+    /// Changes of a node itself or of its state, not of its load.
+    pub(super) fn reshaped(&self) -> &Changes {
+        &self.reshaped
+    }
+
+    /// The open nodes by load. Searches need [`Self::settle`] first.
+    pub(super) fn ladder(&self) -> &Ladder {
+        &self.ladder
+    }
+
+    /// Gives nodes that joined their place on the ladder.
+    pub(super) fn settle(&mut self) {
+        if !self.ladder.is_settled() {
+            let members = (0..).map(Slot).zip(&self.hosts).filter(|(_, host)| host.node.is_some());
+            self.ladder.settle(members.map(|(slot, host)| Standpoint {
+                slot,
+                id: host.id,
+                tasks: host.rung(),
+                free: host.free(),
+                ports: &host.ports,
+            }));
+        }
     }
 
     /// Number of places, those of vacant slots included.
@@ -121,8 +155,12 @@ impl Nodes {
         host.state = state;
         host.standing = Standing::of(node, state);
         host.capacity = node.engine.resources;
-        host.node = Some(Arc::clone(node));
-        let change = self.changes.touch(slot);
+        let joined = host.node.replace(Arc::clone(node)).is_none();
+        if joined {
+            self.ladder.unsettle();
+        }
+        self.ladder.update(slot, host.rung(), host.free());
+        let change = self.reshape(slot);
         if !same {
             self.hosts[slot.index()].shape = change;
         }
@@ -136,9 +174,16 @@ impl Nodes {
         let was_member = host.node.take().is_some();
         host.standing = Standing::Leaving;
         host.capacity = Resources::default();
-        host.shape = self.changes.touch(slot);
+        self.ladder.update(slot, None, Resources::default());
+        self.hosts[slot.index()].shape = self.reshape(slot);
         self.vacate_if_empty(slot);
         was_member
+    }
+
+    fn reshape(&mut self, slot: Slot) -> u64 {
+        self.freed.touch(slot);
+        self.reshaped.touch(slot);
+        self.changes.touch(slot)
     }
 
     /// Takes what a task needs.
@@ -147,6 +192,8 @@ impl Nodes {
         host.tasks += 1;
         host.reserved = host.reserved.saturating_add(footprint.reservations);
         host.ports.extend_from_slice(&footprint.host_ports);
+        self.ladder.update(slot, host.rung(), host.free());
+        footprint.host_ports.iter().for_each(|port| self.ladder.hold(slot, *port, true));
         self.changes.touch(slot);
     }
 
@@ -158,8 +205,11 @@ impl Nodes {
         for port in &footprint.host_ports {
             if let Some(at) = host.ports.iter().position(|held| held == port) {
                 host.ports.swap_remove(at);
+                self.ladder.hold(slot, *port, host.holds(*port));
             }
         }
+        self.ladder.update(slot, host.rung(), host.free());
+        self.freed.touch(slot);
         self.changes.touch(slot);
         self.vacate_if_empty(slot);
     }
@@ -191,6 +241,11 @@ impl Host {
     /// What is not reserved.
     pub(super) fn free(&self) -> Resources {
         self.capacity.saturating_sub(self.reserved)
+    }
+
+    /// Its rung on the ladder; `None` if it is not open.
+    fn rung(&self) -> Option<u32> {
+        (self.standing == Standing::Open).then_some(self.tasks)
     }
 
     pub(super) fn holds(&self, port: HostPort) -> bool {

@@ -54,13 +54,6 @@ struct Child {
 impl Rank {
     pub(super) const MIN: Self =
         Self { replicas_here: 0, tasks_here: 0, node: NodeId::from_u128(0), slot: Slot(0) };
-    /// Greater than the rank of any node: no slot has that number.
-    pub(super) const MAX: Self = Self {
-        replicas_here: u32::MAX,
-        tasks_here: u32::MAX,
-        node: NodeId::from_u128(u128::MAX),
-        slot: Slot(u32::MAX),
-    };
 
     /// The smallest rank greater than this one.
     pub(super) fn next(self) -> Self {
@@ -229,7 +222,7 @@ fn split<T>(page: &mut Vec<T>, at: usize) -> Option<Vec<T>> {
     Some(right)
 }
 
-fn most_of(a: Resources, b: Resources) -> Resources {
+pub(super) fn most_of(a: Resources, b: Resources) -> Resources {
     Resources { cpu_nanos: a.cpu_nanos.max(b.cpu_nanos), memory_bytes: a.memory_bytes.max(b.memory_bytes) }
 }
 

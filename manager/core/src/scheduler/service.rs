@@ -1,73 +1,85 @@
-//! Where the tasks of one service are, and its view of one class: the nodes that run it already, by rank.
+//! Where the tasks of one service are, and what its plans remember from one to the next.
 //!
-//! A view is what a plan starts from. It follows the nodes that changed since the last plan, so that one more task of
-//! a large service costs no more than of a small one.
+//! Three memories, each kept up only as far as plans need it, so that one more task of a large service costs no more
+//! than of a small one: how full each group is ([`Fills`]), from where to look for nodes without a task ([`Fresh`]), and
+//! the nodes with tasks by rank ([`Used`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use swarm_model::{HostPort, Resources, ServiceId};
+use swarm_model::{HostPort, NodeId, Resources, ServiceId};
 
 use super::class::{Class, GroupId};
-use super::nodes::{Footprint, Host, Nodes, Slot, Standing};
+use super::ladder::Mark;
+use super::nodes::{Footprint, Nodes, Slot, Standing};
 use super::order::{Entry, Order, Rank};
 
-/// Changed nodes that a view follows one by one, per node that it holds; beyond it is cheaper to look at those anew.
-const FOLLOW_PER_NODE: usize = 4;
-/// As before, for the smallest views.
+/// Changed nodes that are followed one by one whatever the alternative costs.
 const FOLLOW_AT_LEAST: usize = 64;
 
 /// One service's tasks by node.
 #[derive(Debug, Default)]
 pub(super) struct Places {
+    /// Nodes with at least one task.
     here: BTreeMap<Slot, Here>,
     pub(super) tasks: usize,
     /// That of the last task that came, to be shared by the next ones.
     footprint: Option<Arc<Footprint>>,
-    view: View,
+    fills: Fills,
+    fresh: Fresh,
+    used: Used,
 }
 
 /// The service's tasks on one node.
 #[derive(Debug, Default)]
 struct Here {
     replicas: u32,
-    /// As the view holds it; `None`: not there.
-    seen: Option<Seen>,
+    /// The leaf whose fill counts them.
+    filled: Option<GroupId>,
+    /// Where it stands in [`Used`], as of an earlier load.
+    ranked: Option<Ranked>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Seen {
+struct Ranked {
     leaf: GroupId,
-    /// Replicas that count in the fills of its groups.
-    counted: u32,
-    /// Where it stands in its leaf's order; `None` if the node is not open.
-    rank: Option<Rank>,
+    replicas: u32,
+    tasks: u32,
 }
 
-/// The nodes with tasks of the service that are of one class, as of change `synced`.
+/// Tasks of the service per leaf of a class that spreads. Follows each task, and the nodes whose labels or standing
+/// changed.
 #[derive(Debug, Default)]
-struct View {
-    /// 0: of no class yet.
+struct Fills {
+    /// 0: none, so nothing is kept.
     class: u64,
     synced: u64,
-    /// What the `fresh_from` of the leaves were found for.
-    need: Resources,
-    leaves: BTreeMap<GroupId, Leaf>,
-    /// Tasks of the service per group, where there are any.
-    fills: BTreeMap<GroupId, u32>,
+    by_leaf: BTreeMap<GroupId, u32>,
+    /// Nodes that got their first task since, so that their leaf is not known yet.
+    unsorted: Vec<Slot>,
 }
 
-#[derive(Debug)]
-struct Leaf {
-    /// Each node of the class's order before this rank runs a task of the service or is short of `need`.
-    fresh_from: Rank,
-    order: Order,
+/// Per leaf, how far up the ladder each node runs a task of the service or lacks what `footprint` needs.
+/// Follows the nodes on which something was freed.
+#[derive(Debug, Default)]
+struct Fresh {
+    class: u64,
+    epoch: u64,
+    synced: u64,
+    footprint: Option<Arc<Footprint>>,
+    from: BTreeMap<GroupId, Mark>,
+    /// Nodes that were passed over to learn this: following more changes than that would not pay.
+    passed_over: usize,
 }
 
-impl Default for Leaf {
-    fn default() -> Self {
-        Self { fresh_from: Rank::MIN, order: Order::default() }
-    }
+/// The nodes that run the service, per leaf, by rank. Follows every change, but only when a plan has come to need it.
+#[derive(Debug, Default)]
+struct Used {
+    class: u64,
+    synced: u64,
+    /// Nodes on which one of these is taken are not in the orders.
+    host_ports: Box<[HostPort]>,
+    by_leaf: BTreeMap<GroupId, Order>,
 }
 
 impl Places {
@@ -88,138 +100,202 @@ impl Places {
         }
     }
 
-    pub(super) fn add(&mut self, slot: Slot) {
-        self.tasks += 1;
-        self.here.entry(slot).or_default().replicas += 1;
-    }
-
-    pub(super) fn subtract(&mut self, slot: Slot) {
-        let here = self.here.get_mut(&slot).expect("a recorded task was added to its service");
-        here.replicas -= 1;
-        self.tasks -= 1;
-        if here.replicas == 0 && here.seen.is_none() {
-            self.here.remove(&slot);
-        }
-    }
-
     pub(super) fn replicas_on(&self, slot: Slot) -> u32 {
         self.here.get(&slot).map_or(0, |here| here.replicas)
     }
 
-    /// Makes the view one of `class`, which must be up to date itself, for tasks that reserve `need`.
-    pub(super) fn sync(&mut self, class: &Class, nodes: &Nodes, need: Resources) {
-        let limit = FOLLOW_PER_NODE * self.here.len() + FOLLOW_AT_LEAST;
-        let followed = self.view.class == class.id && {
-            let changed: Vec<Slot> = nodes.changes().since(self.view.synced).take(limit + 1).collect();
-            changed.len() <= limit && {
-                changed.into_iter().for_each(|slot| self.follow(slot, class, nodes));
-                true
-            }
-        };
-        if !followed {
-            self.rebuild(class, nodes);
-        }
-        if self.view.need != need {
-            self.view.need = need;
-            self.view.leaves.values_mut().for_each(|leaf| leaf.fresh_from = Rank::MIN);
-        }
-        self.view.synced = nodes.changes().now();
-    }
-
-    fn rebuild(&mut self, class: &Class, nodes: &Nodes) {
-        self.view = View { class: class.id, ..View::default() };
-        self.here.retain(|_, here| here.replicas > 0);
-        for (slot, here) in &mut self.here {
-            here.seen = self.view.enter(*slot, here.replicas, class, nodes);
-        }
-    }
-
-    /// One node changed.
-    fn follow(&mut self, slot: Slot, class: &Class, nodes: &Nodes) {
-        if let (Some(leaf), Some(rank)) = (class.leaf(slot), class.rank(slot)) {
-            let leaf = self.view.leaves.entry(leaf).or_default();
-            leaf.fresh_from = leaf.fresh_from.min(rank);
-        }
-        let Some(here) = self.here.get_mut(&slot) else { return };
-        if let Some(seen) = here.seen.take() {
-            self.view.leave(seen, class);
-        }
-        if here.replicas == 0 {
-            self.here.remove(&slot);
-        } else {
-            here.seen = self.view.enter(slot, here.replicas, class, nodes);
-        }
-    }
-
-    /// Records one more task on a node of the view's class, the node's load being raised already.
-    pub(super) fn place(&mut self, slot: Slot, class: &Class, nodes: &Nodes) {
+    /// One more task on a node; returns how many that makes.
+    pub(super) fn add(&mut self, slot: Slot) -> u32 {
         self.tasks += 1;
         let here = self.here.entry(slot).or_default();
         here.replicas += 1;
-        if let Some(seen) = here.seen.take() {
-            self.view.leave(seen, class);
+        if let Some(leaf) = here.filled {
+            *self.fills.by_leaf.entry(leaf).or_default() += 1;
+        } else if here.replicas == 1 && self.fills.class != 0 {
+            self.fills.unsorted.push(slot);
         }
-        here.seen = self.view.enter(slot, here.replicas, class, nodes);
+        here.replicas
     }
 
-    /// The nodes changed by nothing but [`Self::place`] since the last sync.
-    pub(super) fn is_synced(&mut self, nodes: &Nodes) {
-        self.view.synced = nodes.changes().now();
+    /// One task less on a node, whose id is `node`.
+    pub(super) fn subtract(&mut self, slot: Slot, node: NodeId) {
+        let here = self.here.get_mut(&slot).expect("a recorded task was added to its service");
+        here.replicas -= 1;
+        self.tasks -= 1;
+        if let Some(fill) = here.filled.and_then(|leaf| self.fills.by_leaf.get_mut(&leaf)) {
+            *fill -= 1;
+        }
+        if here.replicas == 0 {
+            let ranked = here.ranked;
+            self.used.leave(slot, node, ranked);
+            self.here.remove(&slot);
+        }
     }
 
-    /// Tasks of the service in a group of the view's class.
-    pub(super) fn fill(&self, group: GroupId) -> u32 {
-        self.view.fills.get(&group).copied().unwrap_or(0)
+    /// Gets ready for a plan on `class`, which must be up to date, for tasks that take `footprint`.
+    pub(super) fn sync(&mut self, class: &Class, nodes: &Nodes, footprint: &Arc<Footprint>) {
+        self.fresh.sync(class, nodes, footprint);
+        if class.spreads() {
+            self.sync_fills(class, nodes);
+        } else if self.fills.class != 0 {
+            self.fills = Fills::default();
+            self.here.values_mut().for_each(|here| here.filled = None);
+        }
     }
 
-    /// From where to search the class's order for nodes without a task of the service.
-    pub(super) fn fresh_from(&self, leaf: GroupId) -> Rank {
-        self.view.leaves.get(&leaf).map_or(Rank::MIN, |leaf| leaf.fresh_from)
+    fn sync_fills(&mut self, class: &Class, nodes: &Nodes) {
+        let fills = &mut self.fills;
+        let reshaped = nodes.reshaped();
+        if fills.class == class.id {
+            for slot in reshaped.since(fills.synced).chain(std::mem::take(&mut fills.unsorted)) {
+                if let Some(here) = self.here.get_mut(&slot) {
+                    fills.sort(slot, here, class, nodes);
+                }
+            }
+        } else {
+            *fills = Fills { class: class.id, ..Fills::default() };
+            for (slot, here) in &mut self.here {
+                here.filled = None;
+                fills.sort(*slot, here, class, nodes);
+            }
+        }
+        fills.synced = reshaped.now();
     }
 
-    /// Notes what such a search found out.
-    pub(super) fn set_fresh_from(&mut self, leaf: GroupId, from: Rank) {
-        self.view.leaves.entry(leaf).or_default().fresh_from = from;
+    /// Tasks of the service in a leaf.
+    pub(super) fn fill(&self, leaf: GroupId) -> u32 {
+        self.fills.by_leaf.get(&leaf).copied().unwrap_or(0)
+    }
+
+    /// From where to search the ladder for nodes without a task of the service.
+    pub(super) fn fresh_from(&self, leaf: GroupId) -> Mark {
+        self.fresh.from.get(&leaf).copied().unwrap_or(Mark::FIRST)
+    }
+
+    /// Notes what such searches found out, passing over that many nodes.
+    pub(super) fn learn_fresh(&mut self, from: impl Iterator<Item = (GroupId, Mark)>, passed_over: usize) {
+        self.fresh.from.extend(from);
+        self.fresh.passed_over += passed_over;
+    }
+
+    /// Brings the ranks of the nodes that run the service up to date.
+    pub(super) fn sync_used(&mut self, class: &Class, nodes: &Nodes, host_ports: &[HostPort]) {
+        let changes = nodes.changes();
+        let limit = self.here.len() + FOLLOW_AT_LEAST;
+        let same = self.used.class == class.id && *self.used.host_ports == *host_ports;
+        if same && changes.since(self.used.synced).nth(limit).is_none() {
+            for slot in changes.since(self.used.synced) {
+                if let Some(here) = self.here.get_mut(&slot) {
+                    self.used.rank(slot, here, class, nodes);
+                }
+            }
+        } else {
+            self.used = Used { class: class.id, host_ports: host_ports.into(), ..Used::default() };
+            self.rank_all(class, nodes);
+        }
+        self.used.synced = changes.now();
+    }
+
+    fn rank_all(&mut self, class: &Class, nodes: &Nodes) {
+        let mut entries: BTreeMap<GroupId, Vec<Entry>> = BTreeMap::new();
+        for (slot, here) in &mut self.here {
+            let entry = here.entry(*slot, class, nodes, &self.used.host_ports);
+            here.ranked = entry.map(|(leaf, entry)| Ranked::of(leaf, entry.rank));
+            if let Some((leaf, entry)) = entry {
+                entries.entry(leaf).or_default().push(entry);
+            }
+        }
+        for (leaf, mut entries) in entries {
+            entries.sort_unstable_by_key(|entry| entry.rank);
+            self.used.by_leaf.insert(leaf, Order::from_sorted(&entries));
+        }
+    }
+
+    /// The load of a node changed that is in the ranks as they are now.
+    pub(super) fn rank_used(&mut self, slot: Slot, class: &Class, nodes: &Nodes) {
+        let here = self.here.get_mut(&slot).expect("only nodes with tasks are ranked");
+        self.used.rank(slot, here, class, nodes);
+        self.used.synced = nodes.changes().now();
     }
 
     /// The first open node of a leaf, at or after `from`, that runs the service and has `need` free.
     pub(super) fn first_used_fit(&self, leaf: GroupId, from: Rank, need: Resources) -> Option<Rank> {
-        self.view.leaves.get(&leaf)?.order.first_fit(from, need)
+        self.used.by_leaf.get(&leaf)?.first_fit(from, need)
     }
 }
 
-impl View {
-    fn enter(&mut self, slot: Slot, replicas: u32, class: &Class, nodes: &Nodes) -> Option<Seen> {
+impl Here {
+    /// Where the node belongs now; `None` if it is not of the class or not open.
+    fn entry(
+        &self,
+        slot: Slot,
+        class: &Class,
+        nodes: &Nodes,
+        host_ports: &[HostPort],
+    ) -> Option<(GroupId, Entry)> {
         let leaf = class.leaf(slot)?;
         let host = nodes.at(slot);
-        let rank = host.offer(class.host_ports()).map(|free| {
-            let rank = rank_of(host, slot, replicas);
-            self.leaves.entry(leaf).or_default().order.insert(Entry { rank, free });
-            rank
-        });
-        let counted = if host.standing == Standing::Leaving { 0 } else { replicas };
-        if counted > 0 {
-            for (group, _) in class.path(leaf) {
-                *self.fills.entry(group).or_default() += counted;
-            }
-        }
-        Some(Seen { leaf, counted, rank })
-    }
-
-    fn leave(&mut self, seen: Seen, class: &Class) {
-        if let (Some(rank), Some(leaf)) = (seen.rank, self.leaves.get_mut(&seen.leaf)) {
-            leaf.order.remove(rank);
-        }
-        if seen.counted > 0 {
-            for (group, _) in class.path(seen.leaf) {
-                if let Some(fill) = self.fills.get_mut(&group) {
-                    *fill -= seen.counted;
-                }
-            }
-        }
+        let free = host.offer(host_ports)?;
+        let rank = Rank { replicas_here: self.replicas, tasks_here: host.tasks, node: host.id, slot };
+        Some((leaf, Entry { rank, free }))
     }
 }
 
-fn rank_of(host: &Host, slot: Slot, replicas: u32) -> Rank {
-    Rank { replicas_here: replicas, tasks_here: host.tasks, node: host.id, slot }
+impl Ranked {
+    fn of(leaf: GroupId, rank: Rank) -> Self {
+        Self { leaf, replicas: rank.replicas_here, tasks: rank.tasks_here }
+    }
+}
+
+impl Fills {
+    /// Finds out which fill a node's tasks count in.
+    fn sort(&mut self, slot: Slot, here: &mut Here, class: &Class, nodes: &Nodes) {
+        let leaf = class.leaf(slot).filter(|_| nodes.at(slot).standing != Standing::Leaving);
+        if let Some(fill) = here.filled.and_then(|leaf| self.by_leaf.get_mut(&leaf)) {
+            *fill -= here.replicas;
+        }
+        if let Some(leaf) = leaf {
+            *self.by_leaf.entry(leaf).or_default() += here.replicas;
+        }
+        here.filled = leaf;
+    }
+}
+
+impl Fresh {
+    fn sync(&mut self, class: &Class, nodes: &Nodes, footprint: &Arc<Footprint>) {
+        let (freed, ladder) = (nodes.freed(), nodes.ladder());
+        let limit = self.passed_over + FOLLOW_AT_LEAST;
+        let same = (self.class, self.epoch) == (class.id, ladder.epoch())
+            && self.footprint.as_ref().is_some_and(|last| last == footprint);
+        if same && freed.since(self.synced).nth(limit).is_none() {
+            for slot in freed.since(self.synced) {
+                let from = class.leaf(slot).and_then(|leaf| self.from.get_mut(&leaf));
+                if let (Some(from), Some(mark)) = (from, ladder.mark(slot)) {
+                    *from = mark.min(*from);
+                }
+            }
+        } else {
+            *self = Self { class: class.id, epoch: ladder.epoch(), ..Self::default() };
+            self.footprint = Some(Arc::clone(footprint));
+        }
+        self.synced = freed.now();
+    }
+}
+
+impl Used {
+    fn rank(&mut self, slot: Slot, here: &mut Here, class: &Class, nodes: &Nodes) {
+        self.leave(slot, nodes.at(slot).id, here.ranked);
+        let entry = here.entry(slot, class, nodes, &self.host_ports);
+        here.ranked = entry.map(|(leaf, entry)| Ranked::of(leaf, entry.rank));
+        if let Some((leaf, entry)) = entry {
+            self.by_leaf.entry(leaf).or_default().insert(entry);
+        }
+    }
+
+    fn leave(&mut self, slot: Slot, node: NodeId, ranked: Option<Ranked>) {
+        let Some(Ranked { leaf, replicas, tasks }) = ranked else { return };
+        if let Some(order) = self.by_leaf.get_mut(&leaf) {
+            order.remove(Rank { replicas_here: replicas, tasks_here: tasks, node, slot });
+        }
+    }
 }
