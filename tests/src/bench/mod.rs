@@ -1,6 +1,7 @@
 //! Benchmarks of `swarm-bench`, one module each. A benchmark checks its own results and fails if they are wrong.
 
 pub mod figures;
+pub mod scheduler;
 pub mod start;
 pub mod store;
 

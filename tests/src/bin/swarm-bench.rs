@@ -1,7 +1,7 @@
 //! `swarm-bench`: the benchmarks, a subcommand each. Exits 1 if a result is wrong.
 
 use clap::{Parser, Subcommand};
-use swarm_tests::bench::{start, store};
+use swarm_tests::bench::{scheduler, start, store};
 
 /// Measures parts of the system and checks that what they did is right.
 #[derive(Debug, Parser)]
@@ -16,6 +16,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Benchmark {
+    /// Placements per second over 1,000, 10,000 and 100,000 nodes, on one core
+    Scheduler(scheduler::Options),
     /// Time and memory that real containers take to start; `runc` and `crun` beside it (root)
     Start(start::Options),
     /// Log entries applied per second, and writes acknowledged from disk per second
@@ -29,6 +31,7 @@ fn main() -> anyhow::Result<()> {
     }
     let arguments = Arguments::parse();
     let report = match &arguments.benchmark {
+        Benchmark::Scheduler(options) => scheduler::run(options)?,
         Benchmark::Start(options) => start::run(options)?,
         Benchmark::Store(options) => store::run(options)?,
     };
