@@ -294,10 +294,6 @@ impl Runtime {
         let unified =
             launch.cgroup.open_unified().map_err(|source| StartError::Cgroup { id: id.clone(), source })?;
         let (pidfd, init) = shim.launch(&id, netns, unified.as_ref().map(AsFd::as_fd))?;
-        launch
-            .cgroup
-            .limit_cpu(&launch.spec.resources)
-            .map_err(|source| StartError::Cgroup { id: id.clone(), source })?;
         Ok(Container { id, directory, cgroup: launch.cgroup, init, shim: pidfd })
     }
 

@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, WaitOptions, getpid, pidfd_open, waitpid}
 use super::protocol::{self, Answer};
 use crate::launch::{self, Failure, Parts, Report};
 use crate::process::ProcessId;
-use crate::record::{Directory, State};
+use crate::record::{Directory, Launch, State};
 use crate::sys::{self, Fork, exit_now};
 
 /// Least likely of all to be chosen by the kernel when memory runs out, short of never.
@@ -93,10 +93,20 @@ fn launch(directory: &Directory, files: protocol::Files) -> Result<(ProcessId, S
             let identity = ProcessId::of(init).map_err(failed)?;
             let own = ProcessId::of(getpid().as_raw_nonzero().get()).map_err(failed)?;
             State { shim: own, init: identity }.write(directory).map_err(failed)?;
+            limit_cpu(directory)?;
             let init = Pid::from_raw(init).expect("a process number");
             Ok((identity, Started { init, stdout, stderr }))
         }
     }
+}
+
+/// Not the daemon does it: it may be killed before, and the cgroup of a short command is gone when the daemon hears of
+/// its start.
+fn limit_cpu(directory: &Directory) -> Result<(), Failure> {
+    let launch =
+        Launch::read(directory).map_err(|error| Failure::setup("read what was started", &error))?;
+    let limited = launch.cgroup.limit_cpu(&launch.spec.resources);
+    limited.map_err(|error| Failure::setup("limit CPU time", &error))
 }
 
 /// The launching process: its whole life.

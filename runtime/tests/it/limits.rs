@@ -59,6 +59,16 @@ fn cpu_time_is_capped() {
 }
 
 #[test]
+fn a_command_that_ends_at_once_may_have_limits() {
+    let host = Host::new();
+    for _ in 0..20 {
+        let mut spec = host.shell("short", "exit 7");
+        spec.resources = Resources { cpu_nanos: Some(500_000_000), ..Resources::default() };
+        assert_eq!(host.run(spec).exit.code, 7);
+    }
+}
+
+#[test]
 fn usage_is_measured() {
     let host = Host::new();
     let script = "sleep 600 & sleep 600 & echo ready; wait";
