@@ -1,9 +1,13 @@
 //! Benchmarks of `swarm-bench`, one module each. A benchmark checks its own results and fails if they are wrong.
 
-pub mod figures;
+pub mod fleet;
 pub mod scheduler;
 pub mod start;
 pub mod store;
+pub mod submit;
+
+pub mod figures;
+pub mod operator;
 
 use comfy_table::{Table, presets};
 use serde_json::{Map, Value};

@@ -1,7 +1,7 @@
 //! `swarm-bench`: the benchmarks, a subcommand each. Exits 1 if a result is wrong.
 
 use clap::{Parser, Subcommand};
-use swarm_tests::bench::{scheduler, start, store};
+use swarm_tests::bench::{fleet, scheduler, start, store, submit};
 
 /// Measures parts of the system and checks that what they did is right.
 #[derive(Debug, Parser)]
@@ -22,6 +22,12 @@ enum Benchmark {
     Start(start::Options),
     /// Log entries applied per second, and writes acknowledged from disk per second
     Store(store::Options),
+    /// Time until all replicas run on many agents without containers, and what it costs the manager
+    Fleet(fleet::Options),
+    /// Time from an API call to running containers, with real daemons as three hosts (root)
+    Submit(submit::Options),
+    #[command(hide = true)]
+    FleetManager(fleet::ServeOptions),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -34,6 +40,9 @@ fn main() -> anyhow::Result<()> {
         Benchmark::Scheduler(options) => scheduler::run(options)?,
         Benchmark::Start(options) => start::run(options)?,
         Benchmark::Store(options) => store::run(options)?,
+        Benchmark::Fleet(options) => fleet::run(options)?,
+        Benchmark::Submit(options) => submit::run(options)?,
+        Benchmark::FleetManager(options) => return fleet::serve(options),
     };
     println!("{}", report.table);
     if arguments.json {

@@ -1,0 +1,160 @@
+//! An operator of a cluster: makes services, and sees when their tasks run.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use hyper_util::rt::TokioIo;
+use swarm_proto::v1;
+use swarm_proto::v1::watch_event::Event;
+use tokio::net::UnixStream;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// For anything to happen that takes seconds at worst; a cluster that needs longer is stuck.
+const LIMIT: Duration = Duration::from_secs(300);
+const POLL: Duration = Duration::from_millis(20);
+/// Lists of a large cluster are one message.
+const MAX_MESSAGE_BYTES: usize = 256 << 20;
+
+#[derive(Debug, Clone)]
+pub struct Operator {
+    channel: Channel,
+}
+
+/// A service whose tasks all run.
+#[derive(Debug)]
+pub struct Service {
+    id: String,
+    /// From the call until the last task was seen to run.
+    pub took: Duration,
+    tasks: BTreeSet<String>,
+    watch: Streaming<v1::WatchEvent>,
+}
+
+impl Operator {
+    /// Through the local socket of a manager.
+    pub async fn connect(socket: &Path) -> anyhow::Result<Self> {
+        let path = socket.to_owned();
+        let connector = tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://manager.local").connect_with_connector(connector).await;
+        let channel = channel.with_context(|| format!("cannot connect to {}", socket.display()))?;
+        Ok(Self { channel })
+    }
+
+    /// Log entries that the manager has applied.
+    pub async fn log_entries(&self) -> anyhow::Result<u64> {
+        let mut clusters = v1::clusters_client::ClustersClient::new(self.channel.clone());
+        Ok(clusters.get(v1::GetClusterRequest {}).await?.into_inner().raft_applied)
+    }
+
+    pub async fn worker_token(&self) -> anyhow::Result<String> {
+        let mut clusters = v1::clusters_client::ClustersClient::new(self.channel.clone());
+        let request = v1::GetJoinTokenRequest { role: v1::NodeRole::Worker.into() };
+        Ok(clusters.get_join_token(request).await?.into_inner().token)
+    }
+
+    /// Waits until so many nodes are ready.
+    pub async fn wait_for_nodes(&self, count: usize) -> anyhow::Result<()> {
+        let mut nodes = v1::nodes_client::NodesClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let end = Instant::now() + LIMIT;
+        loop {
+            let list = nodes.list(v1::ListNodesRequest {}).await?.into_inner().nodes;
+            let ready = list.iter().filter(|node| node.state() == v1::NodeState::Ready).count();
+            if ready >= count {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                bail!("only {ready} of {count} nodes are ready");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Makes a service and waits until all of its tasks run.
+    ///
+    /// # Errors
+    /// It is refused, or a task ends.
+    pub async fn run(&self, spec: v1::ServiceSpec, replicas: usize) -> anyhow::Result<Service> {
+        let watch = self.watch_tasks().await?;
+        let begin = Instant::now();
+        let mut services = v1::services_client::ServicesClient::new(self.channel.clone());
+        let request = v1::CreateServiceRequest { spec: Some(spec), request_id: String::new() };
+        let created = services.create(request).await?.into_inner().service.context("no service in the answer")?;
+        let mut service = Service { id: created.id, took: Duration::ZERO, tasks: BTreeSet::new(), watch };
+        while service.tasks.len() < replicas {
+            match service.next_event().await? {
+                Event::Task(task) if task.service_id == service.id => service.observe(task)?,
+                _ => {}
+            }
+        }
+        service.took = begin.elapsed();
+        Ok(service)
+    }
+
+    /// Removes a service and waits until its tasks are forgotten.
+    pub async fn remove(&self, mut service: Service) -> anyhow::Result<()> {
+        let mut services = v1::services_client::ServicesClient::new(self.channel.clone());
+        services.remove(v1::RemoveServiceRequest { service_id: service.id.clone() }).await?;
+        while !service.tasks.is_empty() {
+            if let Event::RemovedTaskId(id) = service.next_event().await? {
+                service.tasks.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins where everything that exists has been told.
+    async fn watch_tasks(&self) -> anyhow::Result<Streaming<v1::WatchEvent>> {
+        let mut client = v1::watch_client::WatchClient::new(self.channel.clone());
+        let request = v1::WatchRequest { tasks: true, ..v1::WatchRequest::default() };
+        let mut watch = client.watch(request).await?.into_inner();
+        while !matches!(next(&mut watch).await?, Event::Synced(_)) {}
+        Ok(watch)
+    }
+}
+
+impl Service {
+    async fn next_event(&mut self) -> anyhow::Result<Event> {
+        next(&mut self.watch).await
+    }
+
+    fn observe(&mut self, task: v1::Task) -> anyhow::Result<()> {
+        let status = task.status.unwrap_or_default();
+        match status.state() {
+            v1::TaskState::Running => {
+                self.tasks.insert(task.id);
+            }
+            state if state > v1::TaskState::Running => {
+                bail!("task {}.{} is {state:?}: {}", task.service_name, task.slot, status.error);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+async fn next(watch: &mut Streaming<v1::WatchEvent>) -> anyhow::Result<Event> {
+    let message = tokio::time::timeout(LIMIT, watch.message()).await.context("nothing happens in the cluster")??;
+    message.and_then(|message| message.event).context("the watch ended")
+}
+
+/// A replicated service with nothing special.
+pub fn service_spec(name: &str, image: v1::ImageRef, replicas: u32) -> v1::ServiceSpec {
+    // As process 1 a program without handlers sleeps through its stop signal, and how long that is allowed is not
+    // measured here.
+    let container =
+        v1::ContainerSpec { image: Some(image), stop_grace_micros: Some(0), ..v1::ContainerSpec::default() };
+    let mode = v1::service_mode::Mode::Replicated(v1::service_mode::Replicated { replicas });
+    v1::ServiceSpec {
+        name: name.to_owned(),
+        mode: Some(v1::ServiceMode { mode: Some(mode) }),
+        task: Some(v1::TaskSpec { container: Some(container), ..v1::TaskSpec::default() }),
+        ..v1::ServiceSpec::default()
+    }
+}
