@@ -103,8 +103,7 @@ fn launch(directory: &Directory, files: protocol::Files) -> Result<(ProcessId, S
 /// Not the daemon does it: it may be killed before, and the cgroup of a short command is gone when the daemon hears of
 /// its start.
 fn limit_cpu(directory: &Directory) -> Result<(), Failure> {
-    let launch =
-        Launch::read(directory).map_err(|error| Failure::setup("read what was started", &error))?;
+    let launch = Launch::read(directory).map_err(|error| Failure::setup("read what was started", &error))?;
     let limited = launch.cgroup.limit_cpu(&launch.spec.resources);
     limited.map_err(|error| Failure::setup("limit CPU time", &error))
 }

@@ -85,7 +85,8 @@ impl Operator {
         let begin = Instant::now();
         let mut services = v1::services_client::ServicesClient::new(self.channel.clone());
         let request = v1::CreateServiceRequest { spec: Some(spec), request_id: String::new() };
-        let created = services.create(request).await?.into_inner().service.context("no service in the answer")?;
+        let created =
+            services.create(request).await?.into_inner().service.context("no service in the answer")?;
         let mut service = Service { id: created.id, took: Duration::ZERO, tasks: BTreeSet::new(), watch };
         while service.tasks.len() < replicas {
             match service.next_event().await? {
@@ -140,7 +141,8 @@ impl Service {
 }
 
 async fn next(watch: &mut Streaming<v1::WatchEvent>) -> anyhow::Result<Event> {
-    let message = tokio::time::timeout(LIMIT, watch.message()).await.context("nothing happens in the cluster")??;
+    let message =
+        tokio::time::timeout(LIMIT, watch.message()).await.context("nothing happens in the cluster")??;
     message.and_then(|message| message.event).context("the watch ended")
 }
 

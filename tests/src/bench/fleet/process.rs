@@ -53,7 +53,8 @@ pub fn allow_open_files(count: u64) -> anyhow::Result<()> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_some_and(|current| current < count) {
         let limit = Rlimit { current: Some(count), maximum: maximum.map(|maximum| maximum.max(count)) };
-        setrlimit(Resource::Nofile, limit).with_context(|| format!("{count} open files are needed: ulimit -n"))?;
+        setrlimit(Resource::Nofile, limit)
+            .with_context(|| format!("{count} open files are needed: ulimit -n"))?;
     }
     Ok(())
 }
