@@ -41,7 +41,7 @@ impl Parallelism {
     /// Preparing mostly waits (for a registry, or for another task's pull of the same image); starting and removing are
     /// work for CPUs and kernel locks, where more at once only makes each slower.
     pub fn for_cpus(cpus: usize) -> Self {
-        let both = (2 * cpus).clamp(2, 16);
+        let both = cpus.saturating_mul(2).clamp(2, 16);
         Self { prepare: 32, start: both, remove: both }
     }
 }

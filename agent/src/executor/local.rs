@@ -4,8 +4,9 @@
 //! DIR/state/        what the agent keeps about its tasks
 //! DIR/images/       image content and unpacked layers
 //! DIR/containers/   a directory per container: the runtime's
-//! DIR/volumes/      named volumes; nothing here removes them
 //! ```
+//!
+//! Named volumes have a directory of their own, and nothing here removes them.
 
 mod network;
 mod prepare;
@@ -43,6 +44,8 @@ use network::NetworkSlot;
 pub struct LocalConfig {
     /// The agent's own directory; made if missing, for its owner only.
     pub directory: PathBuf,
+    /// Directory of the named volumes: the operator's data, which outlives the node's membership.
+    pub volumes: PathBuf,
     pub node: NodeId,
     pub engine: EngineDescription,
     /// Cgroup below which containers get theirs: see `RuntimeConfig`.

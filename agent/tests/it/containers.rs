@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use swarm_agent_core::fake::assignment;
 use swarm_model::{
-    AgentMessage, Assignment, DesiredState, ImageRef, LogSubscription, ManagerMessage, TaskId, TaskState,
+    AgentMessage, Assignment, DesiredState, ImageRef, LogSubscription, ManagerMessage, Mount, MountKind,
+    TaskId, TaskState,
 };
 
 use crate::host::{busybox_image, on_host};
@@ -118,6 +119,31 @@ fn a_restarted_agent_takes_over_its_containers() {
         assert_eq!(logs_of(&session, &mut manager, id(1)).await, ["up", "caught"]);
         agent.leave().await.unwrap();
         assert!(host.cgroups().is_empty());
+    });
+}
+
+#[test]
+fn a_volume_outlives_its_tasks_and_the_membership() {
+    on_host(|host| async move {
+        let image = busybox_image(&host.content());
+        let mut manager = Manager::start(Some(host.content())).await;
+        let agent = host.start(&manager);
+        let mut session = open(&mut manager).await;
+        let writes = |number, script| {
+            let mut task = task(number, &image, script);
+            let kind = MountKind::Volume { name: "data".to_owned() };
+            let mount = Mount { kind, target: "/data".to_owned(), read_only: false };
+            Arc::make_mut(&mut task.spec).container.mounts = vec![mount];
+            task
+        };
+        session.assign(vec![writes(1, "echo kept > /data/file")]).await;
+        let status = session.status(id(1), TaskState::Complete).await;
+        assert_eq!(status.state, TaskState::Complete, "{status:?}");
+        session.assign(vec![writes(2, "cat /data/file")]).await;
+        session.status(id(2), TaskState::Complete).await;
+        assert_eq!(logs_of(&session, &mut manager, id(2)).await, ["kept"]);
+        agent.leave().await.unwrap();
+        assert_eq!(std::fs::read(host.volumes().join("data/file")).unwrap(), b"kept\n");
     });
 }
 

@@ -33,6 +33,10 @@ impl Host {
         self.home.path().join("agent")
     }
 
+    pub fn volumes(&self) -> PathBuf {
+        self.home.path().join("volumes")
+    }
+
     /// The store that the manager serves images from.
     pub fn content(&self) -> ContentStore {
         ContentStore::open(self.home.path().join("manager")).unwrap()
@@ -46,6 +50,7 @@ impl Host {
         let config = config(&[manager.address]);
         let local = LocalConfig {
             directory: self.directory(),
+            volumes: self.volumes(),
             node: NODE,
             engine: swarm_model::EngineDescription {
                 data_address: std::net::Ipv4Addr::new(192, 0, 2, 1),

@@ -63,6 +63,11 @@ impl Place {
         self.0.join("agent")
     }
 
+    /// Beside the agent's directory, which goes with the membership.
+    fn volumes(&self) -> PathBuf {
+        self.0.join("volumes")
+    }
+
     /// `None`: in no cluster.
     pub fn record(&self) -> anyhow::Result<Option<Record>> {
         let path = self.record_file();
@@ -277,6 +282,7 @@ fn begin(
     });
     let local = LocalConfig {
         directory: Place::new(config).agent(),
+        volumes: Place::new(config).volumes(),
         node: identity.node,
         engine: engine.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
@@ -288,12 +294,13 @@ fn begin(
             ..RegistryOptions::default()
         },
     };
+    let cpus = usize::try_from(engine.resources.cpu_nanos / 1_000_000_000).unwrap_or(usize::MAX);
     let agent = AgentConfig {
         cluster: identity.cluster,
         node: identity.node,
         engine,
         managers: record.managers.clone(),
-        parallelism: Parallelism::default(),
+        parallelism: Parallelism::for_cpus(cpus),
     };
     let open = |answers| LocalExecutor::open(local, managers.clone(), answers);
     Agent::start(agent, managers.clone(), open).context("cannot start the agent")

@@ -45,7 +45,7 @@ async fn make_ready(node: &Local, assignment: &Assignment) -> Result<(), Prepare
     let facts = NodeFacts {
         node: node.config.node,
         engine: node.config.engine.clone(),
-        volumes: node.config.directory.join("volumes"),
+        volumes: node.config.volumes.clone(),
         // Read when the container starts.
         resolver: String::new(),
     };

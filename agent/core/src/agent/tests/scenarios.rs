@@ -175,6 +175,16 @@ fn failures_name_their_cause() {
 }
 
 #[test]
+fn the_removal_of_an_unknown_task_is_answered() {
+    connected(
+        "
+        > delta 1.1 1.2 -z
+        send z=shutdown
+        ",
+    );
+}
+
+#[test]
 fn what_may_pass_is_tried_again_before_the_task_is_rejected() {
     connected(
         "
