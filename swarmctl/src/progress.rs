@@ -29,13 +29,9 @@ pub async fn wait(client: &Client, service: &v1::Service, goal: Goal, args: &Wai
     let started = Instant::now();
     let mut picture = Picture::new(service.clone());
     let mut drawing = Drawing::new(args.quiet);
-    let mut events = match watch(client, &service.id).await {
-        // Removed with all its tasks before we looked.
-        Err(status) if goal == Goal::Removed && status.code() == tonic::Code::NotFound => {
-            drawing.summary(&picture, goal, started.elapsed());
-            return Ok(());
-        }
-        events => events?,
+    let Some(mut events) = watch(client, &service.id, goal).await? else {
+        drawing.summary(&picture, goal, started.elapsed());
+        return Ok(());
     };
     let mut ticks = tokio::time::interval(REDRAW);
     let timeout = tokio::time::sleep(args.timeout);
@@ -50,14 +46,12 @@ pub async fn wait(client: &Client, service: &v1::Service, goal: Goal, args: &Wai
                 Some(Err(_)) | None => {
                     tokio::time::sleep(REDRAW).await;
                     picture = Picture::new(picture.service.clone());
-                    events = match watch(client, &service.id).await {
-                        Err(status) if goal == Goal::Removed && status.code() == tonic::Code::NotFound => {
-                            drawing.finish();
-                            drawing.summary(&picture, goal, started.elapsed());
-                            return Ok(());
-                        }
-                        events => events?,
+                    let Some(again) = watch(client, &service.id, goal).await? else {
+                        drawing.finish();
+                        drawing.summary(&picture, goal, started.elapsed());
+                        return Ok(());
                     };
+                    events = again;
                 }
             },
             _ = ticks.tick() => {}
@@ -99,13 +93,19 @@ pub async fn wait(client: &Client, service: &v1::Service, goal: Goal, args: &Wai
     }
 }
 
+/// `None`: it is to be removed, and was gone with all its tasks before we looked.
 async fn watch(
     client: &Client,
     service_id: &str,
-) -> std::result::Result<tonic::Streaming<v1::WatchEvent>, tonic::Status> {
+    goal: Goal,
+) -> Result<Option<tonic::Streaming<v1::WatchEvent>>> {
     let request =
         v1::WatchRequest { services: true, tasks: true, nodes: false, service_id: service_id.to_owned() };
-    Ok(client.watch().watch(request).await?.into_inner())
+    match client.watch().watch(request).await {
+        Ok(events) => Ok(Some(events.into_inner())),
+        Err(status) if goal == Goal::Removed && status.code() == tonic::Code::NotFound => Ok(None),
+        Err(status) => Err(status.into()),
+    }
 }
 
 fn timed_out(name: &str, picture: &Picture, goal: Goal) -> Failure {

@@ -72,6 +72,7 @@ impl Sight<'_> {
             return TaskStatus {
                 error: outcome.reason.clone(),
                 exit_code: outcome.exit_code,
+                oom_killed: outcome.oom_killed,
                 ..status(outcome.state, outcome.at)
             };
         }
