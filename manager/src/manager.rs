@@ -92,6 +92,11 @@ pub enum ManagerError {
     Authority(#[source] AuthorityError),
     #[error("cannot make the manager's credentials")]
     Credentials(#[source] CredentialsError),
+    #[error(
+        "the manager's log {path} is gone: restore {path} from a backup, or let the node leave its cluster and make a new \
+         one", path = path.display()
+    )]
+    NoLog { path: PathBuf },
     #[error("cannot set up TLS")]
     Tls(#[source] TlsError),
     #[error("the node's certificate is that of a worker")]
@@ -147,8 +152,12 @@ impl Manager {
     /// # Errors
     /// The port is taken, or the disk refused or is damaged. Nothing is left running.
     pub async fn open(config: ManagerConfig, credentials: &Credentials) -> Result<Self, ManagerError> {
+        // Without it, an empty manager would come up and deny that there is a cluster.
+        let log = config.directory.join("log");
+        if !log.is_dir() {
+            return Err(ManagerError::NoLog { path: log });
+        }
         let listener = listen(config.listen).await?;
-        make_directory(&config.directory)?;
         Self::start(&config, listener, credentials)
     }
 

@@ -89,7 +89,7 @@ impl Services {
             tasks_server::TasksServer(tasks::TaskCalls { engine: engine() });
             nodes_server::NodesServer(nodes::NodeCalls { engine: engine() });
             clusters_server::ClustersServer(clusters);
-            images_server::ImagesServer(images::ImageCalls::new(self.images.clone()));
+            images_server::ImagesServer(images::ImageCalls::new(engine(), self.images.clone()));
             watch_server::WatchServer(watch);
             logs_server::LogsServer(logs);
             sessions_server::SessionsServer(sessions);

@@ -30,6 +30,17 @@ pub enum ImageError {
         #[source]
         source: Option<Box<RegistryError>>,
     },
+    #[error(
+        "{name} is not in the cluster's image store{}, and registry {registry} does not give it: load it with \
+         `swarmctl image load -i FILE`, or check the name", DidYouMean(.candidates)
+    )]
+    NotGiven {
+        name: String,
+        registry: String,
+        candidates: Vec<String>,
+        #[source]
+        source: Box<RegistryError>,
+    },
     #[error("{name} cannot be had from registry {registry}")]
     Refused {
         name: String,

@@ -91,7 +91,9 @@ impl Images {
             Ok(Err(source)) if source.is_transient() => {
                 Err(ImageError::Unreachable { name, registry, candidates, source: Some(Box::new(source)) })
             }
-            Ok(Err(source)) => Err(ImageError::Refused { name, registry, source: Box::new(source) }),
+            Ok(Err(source)) => {
+                Err(ImageError::NotGiven { name, registry, candidates, source: Box::new(source) })
+            }
             Err(_) => Err(ImageError::Unreachable { name, registry, candidates, source: None }),
         }
     }
@@ -118,9 +120,13 @@ fn stored_name(reference: &Reference) -> String {
     reference.without_digest().unwrap_or_else(|| reference.clone()).to_string()
 }
 
+/// What an index calls a platform so that nobody runs it: signatures and attestations.
+const NO_PLATFORM: &str = "unknown";
+
 /// Variants of one architecture are one platform to the scheduler.
 fn distinct(platforms: &[Platform]) -> Vec<swarm_model::Platform> {
-    let mut distinct: Vec<_> = platforms.iter().map(model_platform).collect();
+    let real = platforms.iter().filter(|platform| platform.os != NO_PLATFORM);
+    let mut distinct: Vec<_> = real.map(model_platform).collect();
     distinct.sort();
     distinct.dedup();
     distinct

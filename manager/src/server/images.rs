@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use swarm_image::{Digest, Progress, StoreError};
+use swarm_manager_core::api::{ApiError, Request as Ask};
 use swarm_proto::v1;
 use swarm_proto::v1::images_server::Images as ImageService;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::status::from_image;
+use super::sessions::calling_node;
+use super::status::{from_api, from_image};
 use super::views;
+use crate::engine::Engine;
 use crate::images::Images;
 use crate::text::chain;
 
@@ -33,13 +36,14 @@ const MAX_STEPS: usize = 16;
 const STEP_BYTES: u64 = 1 << 20;
 
 pub struct ImageCalls {
+    engine: Engine,
     images: Images,
     blobs: Arc<Semaphore>,
 }
 
 impl ImageCalls {
-    pub fn new(images: Images) -> Self {
-        Self { images, blobs: Arc::new(Semaphore::new(MAX_BLOBS)) }
+    pub fn new(engine: Engine, images: Images) -> Self {
+        Self { engine, images, blobs: Arc::new(Semaphore::new(MAX_BLOBS)) }
     }
 }
 
@@ -106,11 +110,17 @@ impl ImageService for ImageCalls {
         &self,
         request: Request<v1::GetBlobRequest>,
     ) -> Result<Response<Self::GetBlobStream>, Status> {
-        let digest: Digest = request
-            .into_inner()
-            .digest
-            .parse()
-            .map_err(|error| Status::invalid_argument(chain(&error as &dyn std::error::Error)))?;
+        // A certificate outlives the membership that it was issued for.
+        let node = calling_node(&request)?.to_string();
+        match self.engine.request(Ask::GetNode { node }).await {
+            Ok(_) => {}
+            Err(ApiError::NotFound { .. }) => {
+                return Err(Status::permission_denied("the calling node is not a member of this cluster"));
+            }
+            Err(error) => return Err(from_api(&error)),
+        }
+        let digest = request.into_inner().digest.parse::<Digest>();
+        let digest = digest.map_err(|error| Status::invalid_argument(chain(&error)))?;
         let room = Arc::clone(&self.blobs).acquire_owned().await.expect("the semaphore is never closed");
         let content = self.images.content().clone();
         let opened = tokio::task::spawn_blocking(move || {

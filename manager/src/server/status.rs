@@ -34,7 +34,9 @@ pub fn from_image(error: &ImageError) -> Status {
         ImageError::Api(error) => return from_api(error),
         ImageError::Name { .. } | ImageError::Import(_) | ImageError::Nameless => Code::InvalidArgument,
         ImageError::Unknown { .. } => Code::NotFound,
-        ImageError::Unreachable { .. } | ImageError::Refused { .. } => Code::FailedPrecondition,
+        ImageError::Unreachable { .. } | ImageError::NotGiven { .. } | ImageError::Refused { .. } => {
+            Code::FailedPrecondition
+        }
         ImageError::Busy => Code::ResourceExhausted,
         ImageError::Store(_) | ImageError::Interrupted => Code::Internal,
     };

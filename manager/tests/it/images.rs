@@ -68,6 +68,13 @@ async fn a_loaded_image_is_pinned_by_services_and_served_to_nodes() {
     assert_eq!(blob(&agent.channel, "../etc").await.unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(blob(&cluster.operator, &missing).await.unwrap_err().code(), Code::PermissionDenied);
 
+    let removed = cluster.agent("node-3").await;
+    let node_id = removed.credentials.identity().node.to_string();
+    let mut nodes = v1::nodes_client::NodesClient::new(cluster.operator.clone());
+    nodes.remove(v1::RemoveNodeRequest { node_id, force: true }).await.unwrap();
+    let refused = blob(&removed.channel, &images[0].digest).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{}", refused.message());
+
     let mut wanted = spec("web", "shop/web:1", 1);
     wanted.task.as_mut().unwrap().container.as_mut().unwrap().image.as_mut().unwrap().no_resolve = false;
     cluster.services().create(create(wanted)).await.unwrap();

@@ -86,6 +86,15 @@ async fn a_taken_port_is_named_and_a_second_bootstrap_succeeds() {
 }
 
 #[tokio::test]
+async fn a_manager_whose_log_is_gone_does_not_come_up_empty() {
+    let cluster = Cluster::new().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let error = Manager::open(config(elsewhere.path()), &cluster.credentials).await.err().unwrap();
+    assert!(matches!(&error, ManagerError::NoLog { .. }), "{error}");
+    assert!(std::fs::read_dir(elsewhere.path()).unwrap().next().is_none());
+}
+
+#[tokio::test]
 async fn a_manager_keeps_its_files_to_itself() {
     use std::os::unix::fs::PermissionsExt;
     let cluster = Cluster::new().await;

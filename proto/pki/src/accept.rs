@@ -28,6 +28,10 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes under way. One costs about 0.2 ms of CPU, so this is well over a second of work for one core only when
 /// all of them are honest; the others wait in the kernel's backlog.
 const MAX_HANDSHAKES: usize = 1_024;
+/// Connections of callers without a certificate, and how long each may last. A join takes two short calls, so whoever
+/// holds places without need loses them, and the others get their turn.
+const MAX_ANONYMOUS: usize = 256;
+const ANONYMOUS_LIFE: Duration = Duration::from_secs(30);
 /// Shaken hands that the server has not taken yet.
 const MAX_READY: usize = 64;
 /// Pause after a failed accept, which means that file descriptors or memory ran out.
@@ -67,6 +71,7 @@ pub fn accept_tls(
     let (sender, ready) = mpsc::channel(MAX_READY);
     let accepting = tokio::spawn(async move {
         let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let anonymous = Arc::new(Semaphore::new(MAX_ANONYMOUS));
         loop {
             let permit = Arc::clone(&handshakes).acquire_owned().await.expect("never closed");
             let (stream, from) = match listener.accept().await {
@@ -77,8 +82,14 @@ pub fn accept_tls(
                 }
             };
             let (sender, acceptor) = (sender.clone(), TlsAcceptor::from(config.load_full()));
+            let anonymous = Arc::clone(&anonymous);
             tokio::spawn(async move {
-                match tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(stream, acceptor, cluster)).await {
+                match tokio::time::timeout(
+                    HANDSHAKE_TIMEOUT,
+                    shake_hands(stream, acceptor, cluster, anonymous),
+                )
+                .await
+                {
                     Ok(Ok(connection)) => drop(sender.send(connection).await),
                     Ok(Err(error)) => debug!(%from, %error, "connection refused"),
                     Err(_) => debug!(%from, "connection refused: no handshake in time"),
@@ -94,20 +105,20 @@ async fn shake_hands(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     cluster: ClusterId,
+    anonymous: Arc<Semaphore>,
 ) -> io::Result<Connection<TlsStream<TcpStream>>> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
-    let caller = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
-        None => Caller::Anyone,
-        Some(certificate) => {
-            let identity = NodeIdentity::of(certificate).map_err(io::Error::other)?;
-            if identity.cluster != cluster {
-                return Err(io::Error::other(format!("a member of another cluster, {}", identity.cluster)));
-            }
-            Caller::Node(identity)
-        }
+    let Some(certificate) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) else {
+        let place = anonymous.try_acquire_owned();
+        let place = place.map_err(|_| io::Error::other("too many callers without a certificate"))?;
+        return Ok(Connection::passing(stream, Caller::Anyone, ANONYMOUS_LIFE, place));
     };
-    Ok(Connection::new(stream, caller))
+    let identity = NodeIdentity::of(certificate).map_err(io::Error::other)?;
+    if identity.cluster != cluster {
+        return Err(io::Error::other(format!("a member of another cluster, {}", identity.cluster)));
+    }
+    Ok(Connection::new(stream, Caller::Node(identity)))
 }
 
 /// Accepts root, and whoever runs this process. Must be called within a tokio runtime.

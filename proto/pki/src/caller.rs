@@ -1,10 +1,14 @@
 //! Who is on the other side of a connection. Attached to every request as an extension.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 use crate::identity::NodeIdentity;
@@ -25,11 +29,21 @@ pub enum Caller {
 pub struct Connection<S> {
     stream: S,
     caller: Caller,
+    /// When it ends, whatever is under way.
+    until: Option<Pin<Box<Sleep>>>,
+    /// Its place among the connections of its kind.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<S> Connection<S> {
     pub(crate) fn new(stream: S, caller: Caller) -> Self {
-        Self { stream, caller }
+        Self { stream, caller, until: None, _place: None }
+    }
+
+    /// One of few, and not for long.
+    pub(crate) fn passing(stream: S, caller: Caller, life: Duration, place: OwnedSemaphorePermit) -> Self {
+        let until = Some(Box::pin(tokio::time::sleep(life)));
+        Self { stream, caller, until, _place: Some(place) }
     }
 }
 
@@ -47,6 +61,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(until) = &mut self.until
+            && until.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -78,5 +97,30 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_passing_connection_ends_by_itself_and_gives_its_place_back() {
+        let places = Arc::new(Semaphore::new(1));
+        let place = Arc::clone(&places).try_acquire_owned().unwrap();
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let mut connection = Connection::passing(ours, Caller::Anyone, Duration::from_secs(30), place);
+        theirs.write_all(b"x").await.unwrap();
+        assert_eq!(connection.read_u8().await.unwrap(), b'x');
+        let ended = connection.read_u8().await.unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(places.available_permits(), 0);
+        drop(connection);
+        assert_eq!(places.available_permits(), 1);
     }
 }
