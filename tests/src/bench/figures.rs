@@ -21,6 +21,14 @@ impl Times {
         self.percentile_ms(50)
     }
 
+    pub fn median_s(&self) -> f64 {
+        self.median_ms().round() / 1e3
+    }
+
+    pub fn longest_s(&self) -> f64 {
+        self.percentile_ms(100).round() / 1e3
+    }
+
     /// The time that this many of a hundred do not exceed, by the nearest rank.
     pub fn percentile_ms(&self, percent: usize) -> f64 {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
@@ -46,6 +54,7 @@ mod tests {
         assert!(Times::of(Vec::new()).is_none());
         let times = Times::of((1..=200).rev().map(Duration::from_millis).collect()).unwrap();
         assert_eq!([times.median_ms(), times.percentile_ms(99)], [100.0, 198.0]);
+        assert_eq!([times.median_s(), times.longest_s()], [0.1, 0.2]);
         let one = Times::of(vec![Duration::from_micros(1_234)]).unwrap();
         assert_eq!([one.median_ms(), one.percentile_ms(99)], [1.23, 1.23]);
     }

@@ -103,10 +103,10 @@ fn report(options: &Options, rounds: &[Round], peak_bytes: u64) -> Report {
     let Options { agents, replicas, .. } = options;
     let times = Times::of(rounds.iter().map(|round| round.took).collect()).expect("at least one round");
     let of = format!("median of {} services of {replicas} replicas on {agents} agents", rounds.len());
-    report.row("until all run", format!("{:.3} s", times.median_ms() / 1e3), of);
-    report.figure("running_all_s", times.median_ms() / 1e3);
-    report.row("  the slowest of them", format!("{:.3} s", times.percentile_ms(100) / 1e3), String::new());
-    report.figure("running_all_slowest_s", times.percentile_ms(100) / 1e3);
+    report.row("until all run", format!("{:.3} s", times.median_s()), of);
+    report.figure("running_all_s", times.median_s());
+    report.row("  the slowest of them", format!("{:.3} s", times.longest_s()), String::new());
+    report.figure("running_all_slowest_s", times.longest_s());
     let count = rounds.len() as f64;
     let entries: u64 = rounds.iter().map(|round| round.log_entries).sum();
     let per_task = entries as f64 / (count * f64::from(*replicas));
