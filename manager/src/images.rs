@@ -17,7 +17,7 @@ use swarm_image::{
 };
 use swarm_manager_core::api::{Request, Response};
 use swarm_model::{Image, Timestamp};
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::engine::Engine;
 pub use error::ImageError;
@@ -37,6 +37,8 @@ struct Shared {
     incoming: Semaphore,
     /// Held for reading while content comes in that has no name yet, for writing while content is removed.
     collecting: RwLock<()>,
+    /// One collection at a time.
+    collector: Mutex<()>,
 }
 
 impl Images {
@@ -51,6 +53,7 @@ impl Images {
             registry: Registry::new(registries),
             incoming: Semaphore::new(MAX_INCOMING),
             collecting: RwLock::new(()),
+            collector: Mutex::new(()),
         })))
     }
 

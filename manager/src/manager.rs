@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use rand::TryRng;
 use swarm_image::{RegistryOptions, StoreError};
 use swarm_manager_core::api::{ApiError, CreateCluster, NewNode, Request, Response};
-use swarm_manager_core::door::Config;
+use swarm_manager_core::door::{Config, Leadership};
 use swarm_model::{Availability, ClusterId, EngineDescription, JoinSecrets, NodeId, NodeRole, NodeSpec};
 use swarm_pki::{
     Authority, AuthorityError, Credentials, CredentialsError, Dialler, JoinSecret, NodeIdentity, NodeKey,
@@ -195,7 +195,10 @@ impl Manager {
             stopping: CancellationToken::new(),
         };
         let serving = services.serve(listener, tls, identity.cluster);
-        let tasks = vec![tokio::spawn(peers.follow(engine, losses))];
+        let tasks = vec![
+            tokio::spawn(clean_up_once(engine.clone(), services.images.clone())),
+            tokio::spawn(peers.follow(engine, losses)),
+        ];
         info!(node.id = %identity.node, address = %port, "the manager is up");
         Ok(Self { services, port, tasks, serving: std::sync::Mutex::new(Some(serving)) })
     }
@@ -301,6 +304,14 @@ impl Founding {
         let chain = authority.issue(&request, &identity, now).map_err(ManagerError::Authority)?;
         let credentials = key.certified(&chain, authority.root_pem()).map_err(ManagerError::Credentials)?;
         Ok(Self { authority, root_key, credentials })
+    }
+}
+
+/// A crash may have left image content without a name. Which has one is known once this manager leads.
+async fn clean_up_once(engine: Engine, images: Images) {
+    let mut leadership = engine.leadership();
+    if leadership.wait_for(|now| matches!(now, Leadership::Leader { .. })).await.is_ok() {
+        images.collect_garbage();
     }
 }
 

@@ -64,7 +64,9 @@ fn wait(container: &Container) -> Result<(), Box<dyn Error>> {
 
 fn busybox_layer(home: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let layer = home.join("layer");
-    fs::create_dir_all(layer.join("bin"))?;
+    for directory in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+        fs::create_dir_all(layer.join(directory))?;
+    }
     fs::copy("/bin/busybox", layer.join("bin/busybox"))
         .map_err(|error| format!("/bin/busybox (apt-get install busybox-static): {error}"))?;
     for name in ["true", "sleep"] {

@@ -7,10 +7,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::cgroup::Cgroup;
+use crate::error::ContainerError;
 use crate::exit::{Exit, Outcome};
 use crate::process::ProcessId;
 use crate::record::Directory;
-use crate::runtime::ContainerError;
 use crate::signal::Signal;
 use crate::sys;
 

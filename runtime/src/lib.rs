@@ -22,6 +22,7 @@ pub mod logs;
 
 mod capabilities;
 mod cgroup;
+mod error;
 mod exit;
 mod files;
 mod process;
@@ -32,11 +33,10 @@ mod sys;
 
 pub use cgroup::CgroupError;
 pub use container::{Container, Usage};
+pub use error::{AdoptError, ContainerError, OpenError, RemoveError, StartError};
 pub use exit::{Exit, Outcome};
+pub use jiff::Timestamp;
 pub use launch::Failure;
-pub use runtime::{
-    AdoptError, ContainerError, Found, FoundState, LogLimits, OpenError, RemoveError, Runtime, RuntimeConfig,
-    StartError,
-};
+pub use runtime::{Found, FoundState, LogLimits, Runtime, RuntimeConfig};
 pub use signal::{InvalidSignal, Signal};
 pub use spec::{ContainerSpec, DEFAULT_PIDS_LIMIT, EtcFiles, InvalidSpec, Mount, Network, Resources, Ulimit};

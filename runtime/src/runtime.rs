@@ -8,16 +8,15 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{CgroupError, DeviceProgram, Layout};
+use crate::cgroup::{Cgroup, DeviceProgram, Layout};
 use crate::container::{Container, ended};
+use crate::error::{AdoptError, OpenError, RemoveError, StartError};
 use crate::exit::Exit;
-use crate::launch::Failure;
 use crate::logs::Reader;
 use crate::record::{Directory, Launch, State};
 use crate::remove;
 use crate::shim::{self, Program};
-use crate::signal::Signal;
-use crate::spec::{ContainerSpec, InvalidSpec, Network};
+use crate::spec::{ContainerSpec, Network};
 
 /// Where a runtime keeps what it owns.
 #[derive(Debug, Clone)]
@@ -86,130 +85,6 @@ pub enum FoundState {
     /// It never started, or its shim was killed. Nothing of it runs any more once
     /// [`Runtime::remove`] returns.
     Lost,
-}
-
-/// Why a runtime cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("the runtime needs root; run the daemon as root")]
-    NotRoot,
-    #[error("cgroup parent {parent:?} must be a relative path without `..`, such as \"swarm\"")]
-    CgroupParent { parent: String },
-    #[error("runtime directory {root:?} must be an absolute path")]
-    Root { root: PathBuf },
-    #[error("cannot make the runtime directory {root}", root = root.display())]
-    MakeRoot {
-        root: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot find this host's cgroups")]
-    Layout(#[source] io::Error),
-    #[error("cannot prepare the cgroups of containers")]
-    Cgroup(#[from] CgroupError),
-    #[error("cannot mount the shim's program {program} (Linux 5.12 or newer is needed)", program = program.display())]
-    Shim {
-        program: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot prepare the filter of device nodes")]
-    Devices(#[source] io::Error),
-}
-
-/// Why a container did not start. Nothing of it is left, but its directory where removing it
-/// failed too.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("container {id}: {invalid}")]
-    Invalid { id: String, invalid: InvalidSpec },
-    #[error("container {id} exists already; remove it first")]
-    Exists { id: String },
-    #[error("container {id}: cannot prepare {what}")]
-    Prepare {
-        id: String,
-        what: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("container {id}: cannot limit its resources")]
-    Cgroup {
-        id: String,
-        #[source]
-        source: CgroupError,
-    },
-    #[error("container {id}: cannot run its shim {program}", program = program.display())]
-    Shim {
-        id: String,
-        program: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("container {id}: its shim ended without an answer{last_words}")]
-    ShimDied { id: String, last_words: String },
-    /// The specification is fine, this image or host refuses it.
-    #[error("container {id}: {failure}")]
-    Failed { id: String, failure: Failure },
-}
-
-/// Why something could not be done with a container.
-#[derive(Debug, thiserror::Error)]
-pub enum ContainerError {
-    #[error("container {id} is not running")]
-    NotRunning { id: String },
-    #[error("container {id}: cannot send {signal}")]
-    Signal {
-        id: String,
-        signal: Signal,
-        #[source]
-        source: io::Error,
-    },
-    #[error("container {id}: cannot tell how it ended")]
-    ExitStatus {
-        id: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("container {id}: cannot read what it uses")]
-    Stats {
-        id: String,
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// Why the containers of a directory cannot be found again.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read the containers in {path}", path = path.display())]
-pub struct AdoptError {
-    path: PathBuf,
-    #[source]
-    source: io::Error,
-}
-
-/// Why a container is not wholly removed. Trying again is safe.
-#[derive(Debug, thiserror::Error)]
-pub enum RemoveError {
-    #[error("{0:?} is not a container's name")]
-    Id(String),
-    #[error("container {id}: cannot end its shim")]
-    Shim {
-        id: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("container {id}: cannot remove its cgroup; a process of it may hang in the kernel")]
-    Cgroup {
-        id: String,
-        #[source]
-        source: CgroupError,
-    },
-    #[error("container {id}: cannot remove its directory")]
-    Directory {
-        id: String,
-        #[source]
-        source: io::Error,
-    },
 }
 
 impl Runtime {
@@ -331,7 +206,7 @@ impl Runtime {
         match shim.open()? {
             Some(shim) if !ended(shim.as_fd())? => Ok(FoundState::Running(Container {
                 id: id.to_owned(),
-                cgroup: self.layout.cgroup(&self.parent, id),
+                cgroup: self.cgroup(&directory, id),
                 directory,
                 init,
                 shim,
@@ -361,8 +236,7 @@ impl Runtime {
                 }
             }
         }
-        self.layout
-            .cgroup(&self.parent, id)
+        self.cgroup(&directory, id)
             .destroy()
             .map_err(|source| RemoveError::Cgroup { id: id.to_owned(), source })?;
         remove::tree(&self.config.root, id)
@@ -379,6 +253,15 @@ impl Runtime {
     /// again.
     pub fn remove_cgroup_parent(&self) {
         self.layout.remove(&self.parent);
+    }
+
+    /// The cgroup that the container was started in; where that was not written down any more,
+    /// the one that this configuration gives it.
+    fn cgroup(&self, directory: &Directory, id: &str) -> Cgroup {
+        match Launch::read(directory) {
+            Ok(launch) => launch.cgroup,
+            Err(_) => self.layout.cgroup(&self.parent, id),
+        }
     }
 
     fn directory(&self, id: &str) -> Directory {

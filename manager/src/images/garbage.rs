@@ -27,6 +27,7 @@ impl Images {
     }
 
     async fn collect_garbage_now(&self) {
+        let _turn = self.0.collector.lock().await;
         // While something comes in, nothing is removed: its end calls again.
         let Ok(_collecting) = self.0.collecting.try_write() else { return };
         let roots = match self.roots().await {

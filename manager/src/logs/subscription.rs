@@ -188,7 +188,8 @@ impl Subscription {
             }
             FromNode::Finished(id) => {
                 self.routes.remove(&id);
-                self.tracked.ended(id);
+                let tasks = self.tracked.ended(id);
+                self.ask_again_of_live(&tasks);
             }
             FromNode::Broken(id) => {
                 let Some(asked) = self.routes.remove(&id) else { return Ok(()) };
@@ -197,6 +198,16 @@ impl Subscription {
             }
         }
         Ok(())
+    }
+
+    /// An agent that is followed ends its call when the tasks have ended. A call that ended before was cancelled, which
+    /// gRPC does not let us tell from its end: so the agent is asked for what comes after.
+    fn ask_again_of_live(&mut self, tasks: &BTreeSet<TaskId>) {
+        let live = self.tracked.still_live(tasks);
+        if self.wanted.follow && !live.is_empty() {
+            self.tracked.unreachable(&live);
+            self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
+        }
     }
 
     /// What an agent says of a task's names is replaced by what the managers know.

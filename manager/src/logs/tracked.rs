@@ -123,6 +123,11 @@ impl Tracked {
         }
     }
 
+    /// Those of `tasks` that may still write.
+    pub fn still_live(&self, tasks: &BTreeSet<TaskId>) -> BTreeSet<TaskId> {
+        tasks.intersection(&self.live).copied().collect()
+    }
+
     pub fn task_mut(&mut self, task: TaskId) -> Option<&mut TrackedTask> {
         self.tasks.get_mut(&task)
     }
@@ -160,6 +165,7 @@ mod tests {
         let outcome = state.is_final().then(|| Outcome {
             state,
             exit_code: Some(0),
+            oom_killed: false,
             reason: String::new(),
             at: Timestamp::ZERO,
             ran_since: None,

@@ -1,8 +1,8 @@
 //! A small process 1 for containers whose command does not expect to be one: it passes signals on,
 //! collects orphans and ends as the command ends.
 //!
-//! It is this program, not one of the image; the kernel marks it as not dumpable, so the
-//! container cannot look into it.
+//! It is this program, not one of the image, and marked as not dumpable, so that the container
+//! cannot look into it.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -10,6 +10,7 @@ use std::os::fd::RawFd;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::sys::{self, exit_now};
 
@@ -31,8 +32,9 @@ pub fn continue_in_child(report: RawFd) -> io::Result<()> {
 
 /// The exit code of the command.
 fn reap_until(command: Pid) -> i32 {
-    // Fails only for a name that is too long.
+    // Neither fails: the name is short, and the behaviour is known to every kernel.
     let _ = rustix::thread::set_name(c"init");
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let signals = SigSet::all();
     if signals.thread_block().is_err() {
         return SIGNAL_BASE;

@@ -16,9 +16,10 @@ use rustix::process::{
 
 use super::protocol::{self, Answer};
 use super::{ARGUMENT, Program};
+use crate::error::StartError;
 use crate::process::ProcessId;
 use crate::record::Directory;
-use crate::runtime::{LogLimits, StartError};
+use crate::runtime::LogLimits;
 
 /// How long a container may take to start. It takes milliseconds; a disk or a kernel that needs
 /// this long is not going to answer.

@@ -191,14 +191,14 @@ fn signals_reach_the_first_process() {
 fn a_reaper_passes_signals_on_and_collects_orphans() {
     let host = Host::new();
     // Without a reaper, the shell would be process 1 and keep the default action from it.
-    let script = "echo pid $$; (sleep 0.01 &); sleep 0.2; grep -l 'State:.Z' /proc/[0-9]*/status | wc -l; cat /proc/1/comm; echo ready; exec sleep 600";
+    let script = "echo pid $$; (sleep 0.01 &); sleep 0.2; grep -l 'State:.Z' /proc/[0-9]*/status | wc -l; cat /proc/1/comm; readlink /proc/1/exe || echo hidden; cat /proc/1/maps 2>/dev/null | wc -c; echo ready; exec sleep 600";
     let mut spec = host.shell("init", script);
     spec.init = true;
     let container = host.runtime.start(spec).unwrap();
     host.wait_for_line("init", "ready");
     container.signal(Signal::TERM).unwrap();
     let run = host.finish(&container);
-    assert_eq!(run.stdout, "pid 2\n0\ninit\nready\n", "{run:?}");
+    assert_eq!(run.stdout, "pid 2\n0\ninit\nhidden\n0\nready\n", "{run:?}");
     assert_eq!(run.exit.code, 128 + 15, "{run:?}");
     host.runtime.remove("init").unwrap();
 
