@@ -11,6 +11,7 @@ use ipnet::Ipv4Net;
 use parking_lot::{Condvar, Mutex};
 use thiserror::Error;
 
+use super::ruleset::READY_GROUP;
 use crate::netlink::link::{self, LOOPBACK_INDEX, Mac, Setting, VethEnd};
 use crate::netlink::route::{self, MAIN_TABLE, Route, RouteTarget, STATIC};
 use crate::netlink::{Batch, NetlinkError, Socket, Subsystem};
@@ -192,7 +193,7 @@ impl Maker {
         let mut batch = Batch::new();
         let here = VethEnd { name: NODE_END, mac: Some(NODE_END_MAC), mtu: Some(self.mtu) };
         let there = VethEnd { name: TASK_END, mac: Some(TASK_END_MAC), mtu: Some(self.mtu) };
-        link::add_veth(&mut batch, here, there, netns.as_fd(), 0, None);
+        link::add_veth(&mut batch, here, there, netns.as_fd(), READY_GROUP, None);
         self.socket.execute(batch)?;
         let mut socket = Socket::open(Subsystem::Route)?;
         let (task_device, device) = ends(&mut socket)?.ok_or(PrepareError::Vanished)?;

@@ -18,6 +18,8 @@ use crate::nft::{Chain, Expression, Family, Field, Set, SetValue, Table, Verdict
 pub const TUNNEL: &str = "sw-mesh";
 /// Device group of the host ends of all tasks' veth pairs.
 pub const TASK_GROUP: u32 = 77;
+/// Device group of the host ends of pairs that no task has yet.
+pub const READY_GROUP: u32 = 79;
 /// Name of both tables.
 pub const TABLE: &str = "swarm";
 

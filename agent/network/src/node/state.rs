@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::ruleset::{self, TABLE, TASK_GROUP};
+use super::ruleset::{self, READY_GROUP, TABLE, TASK_GROUP};
 use super::tables::{Changes, Tables, family_of};
 use super::tasks::Task;
 use super::tunnel::{Tunnel, Wanted};
@@ -157,7 +157,9 @@ impl State {
         transaction.commit(&mut self.netfilter)?;
         self.tunnel.remove(&mut self.route)?;
         let mut batch = Batch::new();
-        link::delete_group(&mut batch, TASK_GROUP);
+        for group in [TASK_GROUP, READY_GROUP] {
+            link::delete_group(&mut batch, group);
+        }
         self.route.execute(batch)?;
         Ok(())
     }

@@ -92,7 +92,7 @@ fn a_teardown_leaves_nothing() {
         assert!(!leftovers(world, 1).is_empty());
         world.nodes.remove(&1).unwrap().teardown().unwrap();
         assert_eq!(leftovers(world, 1), Vec::<String>::new());
-        eventually("prepared namespaces are gone", || world.at_node(1, devices).len() == 2);
+        assert_eq!(world.at_node(1, devices).len(), 2, "the loopback and the one to the other nodes");
     });
 }
 
