@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use swarm_tests::e2e::{Cluster, busybox_image, demo_image, eventually, get};
+use swarm_tests::e2e::{Cluster, TaskRow, busybox_image, demo_image, eventually, get};
 
 fn cluster(nodes: u16) -> Cluster {
     let cluster = Cluster::start(nodes);
@@ -79,7 +79,8 @@ fn a_crash_loop_is_told_with_its_cause() {
     cluster.ctl_ok(&[&create[..], &["busybox:1", "sh", "-c", "exit 42"]].concat());
     eventually("its end is listed with the exit code", || {
         let tasks = cluster.tasks("loop");
-        tasks.iter().any(|task| task.state == "Failed" && task.error.contains("42")).then_some(())
+        let ended = |task: &TaskRow| task.state == "Failed" && task.error.contains("42");
+        tasks.iter().any(ended).then_some(()).ok_or_else(|| format!("{tasks:?}"))
     });
     cluster.ctl_ok(&["service", "rm", "loop"]);
     cluster.finish();
