@@ -41,7 +41,8 @@ pub(crate) use update::proven_revision;
 pub use view::{NodeCondition, Observed, ServiceView, TaskView};
 
 use ledger::Ledger;
-use target::Target;
+use slot::Slot;
+use target::{Phase, Target};
 
 /// Decides for one service. `now` is the leader's clock; `new_task_id` draws ids.
 pub fn reconcile(
@@ -78,5 +79,7 @@ pub fn reconcile(
         settle::start_prepared(slot, &target, &mut ledger);
         reaper::reap(slot, &target, &mut ledger);
     }
-    ledger.into_plan()
+    let awaits_start = matches!(target.phase(), Phase::Updating | Phase::RollingBack)
+        || slots.iter().any(Slot::awaits_start);
+    ServicePlan { awaits_start, ..ledger.into_plan() }
 }

@@ -36,6 +36,8 @@ pub(super) struct Planner {
     /// Tasks without a node that may still get one.
     waiting: BTreeMap<ServiceId, BTreeSet<TaskId>>,
     refusals: BTreeMap<ServiceId, String>,
+    /// Services to decide about again when a task of theirs comes up.
+    awaiting: BTreeSet<ServiceId>,
     /// Services with waiting tasks to be tried again.
     retry: BTreeSet<ServiceId>,
     /// Capacity generation at which all of `waiting` was put up for a retry.
@@ -139,6 +141,19 @@ impl Planner {
     pub fn forget_service(&mut self, service: ServiceId) {
         self.waiting.remove(&service);
         self.refusals.remove(&service);
+        self.awaiting.remove(&service);
+    }
+
+    pub fn awaits_start(&self, service: ServiceId) -> bool {
+        self.awaiting.contains(&service)
+    }
+
+    fn set_awaits_start(&mut self, service: ServiceId, awaits: bool) {
+        if awaits {
+            self.awaiting.insert(service);
+        } else {
+            self.awaiting.remove(&service);
+        }
     }
 
     pub fn retry_all(&mut self) {
@@ -219,6 +234,7 @@ impl Leader {
         let plan = orchestrator::reconcile(&view, now, &mut || ids.task());
         drop(view);
         self.timers.set(Timer::Service(id), plan.next_wakeup);
+        self.planner.set_awaits_start(id, plan.awaits_start);
         if plan.remarks.iter().any(|remark| matches!(remark, Remark::CreationContinues { .. })) {
             draft.unfinished.push(id);
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use swarm_model::{
-    AgentMessage, DesiredState, ManagerMessage, NodeId, NodeState, Registration, Service, Task, TaskId,
-    TaskState, TaskStatus, Timestamp, UpdateState, Welcome,
+    AgentMessage, DesiredState, ManagerMessage, NodeId, NodeState, Registration, Task, TaskId, TaskState,
+    TaskStatus, Timestamp, Welcome,
 };
 
 use super::Leader;
@@ -133,8 +133,7 @@ impl Leader {
                     self.gates.release(id);
                     self.assignments.mark(node, id);
                 }
-                let service = store.service_record(task.service).map(|record| &*record.service);
-                if service.is_none_or(|service| matters(task, service, state)) {
+                if state.is_final() || self.planner.awaits_start(task.service) {
                     self.dirty.insert(task.service);
                 }
             }
@@ -180,13 +179,4 @@ impl Leader {
             pid: None,
         })
     }
-}
-
-/// Whether a decision may hang on this observation. A task of a settled service that comes up changes nothing.
-fn matters(task: &Task, service: &Service, state: TaskState) -> bool {
-    let updating = service
-        .update
-        .as_ref()
-        .is_some_and(|update| matches!(update.state, UpdateState::Updating | UpdateState::RollbackStarted));
-    state.is_final() || updating || task.desired == DesiredState::Ready
 }

@@ -14,6 +14,9 @@ pub struct ServicePlan {
     pub update: Option<UpdateStatus>,
     /// The revision whose spec becomes the service's spec again, but for its number of replicas.
     pub rollback_to: Option<u64>,
+    /// Whether to decide again when a task of the service comes up: something waits for it. Where it is not set, a
+    /// service of thousands starts without a decision per task.
+    pub awaits_start: bool,
     /// When to decide again even if nothing changes before.
     pub next_wakeup: Option<Timestamp>,
     /// Why it did not do what one might expect.

@@ -36,6 +36,12 @@ impl<'a> Slot<'a> {
         self.attempts.iter().filter(|attempt| attempt.is_live())
     }
 
+    /// Whether what happens next hangs on a task coming up: it takes the place of another, or is only prepared yet.
+    pub fn awaits_start(&self) -> bool {
+        let mut live = self.live();
+        live.next().is_some_and(|first| first.desired == DesiredState::Ready || live.next().is_some())
+    }
+
     /// Nothing is decided about it until the node of its task was heard of.
     pub fn is_frozen(&self) -> bool {
         self.live().any(|attempt| attempt.condition == NodeCondition::Unknown)

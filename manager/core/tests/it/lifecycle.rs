@@ -178,10 +178,11 @@ fn a_drained_node_ends_with_no_task() {
     let mut spec = node.spec.clone();
     spec.availability = Availability::Drain;
     world.ask(Request::UpdateNode { node: "host-1".to_owned(), version: node.version, spec }).unwrap();
-    world.run_until("the node is empty and all run", |world| {
+    let took = world.run_until("the node is empty and all run", |world| {
         world.running("web").len() == 6
             && world.running("web").iter().all(|view| view.task.node != Some(node.id))
     });
+    assert!(took < Duration::from_secs(1), "it hangs on no timer: {took:?}");
     world.run_until("its agent has stopped all", |world| {
         world.agents[1].tasks().values().all(|held| held.state.is_final())
     });
