@@ -12,6 +12,7 @@ mod door;
 mod node;
 mod systemd;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -48,6 +49,9 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 fn log_to_stderr(json: bool) {
     let filter =
         EnvFilter::try_from_env("SWARM_LOG").unwrap_or_else(|_| EnvFilter::new("info,h2=warn,sled=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     if json { builder.json().init() } else { builder.with_target(false).init() }
 }
