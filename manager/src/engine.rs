@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use swarm_manager_core::api::{ApiError, Request, Response};
-use swarm_manager_core::door::{Config, Effect, Event, Leadership, Publication, Recovered, RequestId};
+use swarm_manager_core::door::{
+    Config, Effect, Event, Leadership, Member, Publication, Recovered, RequestId,
+};
 use swarm_manager_core::{ManagerCore, StartError};
 use swarm_model::{ManagerMessage, NodeId, Registration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
@@ -75,6 +77,7 @@ struct Shared {
     sessions: Sessions,
     publications: broadcast::Sender<Arc<Publication>>,
     leadership: watch::Receiver<Leadership>,
+    members: watch::Receiver<Vec<Member>>,
     failed: watch::Receiver<bool>,
     clock: Clock,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -109,6 +112,7 @@ impl Engine {
         let (inbox, events) = mpsc::channel();
         let (publications, _) = broadcast::channel(PUBLICATIONS_KEPT);
         let (leads, leadership) = watch::channel(Leadership::Follower { leader: None });
+        let (knows, members) = watch::channel(Vec::new());
         let (fails, failed) = watch::channel(false);
         let fails = Arc::new(fails);
         let (disk, mut threads) = Disk::start(Box::new(log), store, inbox.clone(), Arc::clone(&fails))
@@ -124,6 +128,7 @@ impl Engine {
             sessions: sessions.clone(),
             publications: publications.clone(),
             leads,
+            knows,
             fails,
         };
         let core_thread = std::thread::Builder::new()
@@ -133,7 +138,17 @@ impl Engine {
         threads.insert(0, core_thread);
         let room = Arc::new(Semaphore::new(MAX_WAITING));
         let threads = Mutex::new(threads);
-        Ok(Self(Arc::new(Shared { inbox, room, sessions, publications, leadership, failed, clock, threads })))
+        Ok(Self(Arc::new(Shared {
+            inbox,
+            room,
+            sessions,
+            publications,
+            leadership,
+            members,
+            failed,
+            clock,
+            threads,
+        })))
     }
 
     /// Asks the core. Cancelling the future does not undo the request.
@@ -187,6 +202,11 @@ impl Engine {
         self.0.leadership.clone()
     }
 
+    /// All managers, as far as this one knows.
+    pub fn members(&self) -> watch::Receiver<Vec<Member>> {
+        self.0.members.clone()
+    }
+
     pub fn clock(&self) -> Clock {
         self.0.clock
     }
@@ -200,14 +220,18 @@ impl Engine {
         }
     }
 
-    /// Hands leadership over where there are other managers, ends the sessions, makes everything durable.
-    pub async fn stop(&self, other_managers: bool) {
-        if other_managers {
+    /// Hands leadership over where there are other managers.
+    pub async fn step_down(&self) {
+        if self.0.members.borrow().len() > 1 {
             let _ = self.put(Item::Event(Event::StepDown, None));
             let mut leadership = self.0.leadership.clone();
             let follows = leadership.wait_for(|now| matches!(now, Leadership::Follower { .. }));
             let _ = tokio::time::timeout(STEP_DOWN, follows).await;
         }
+    }
+
+    /// Ends the sessions, makes everything durable.
+    pub async fn stop(&self) {
         let _ = self.put(Item::Stop);
         let threads =
             self.0.threads.lock().map(|mut threads| std::mem::take(&mut *threads)).unwrap_or_default();
@@ -247,6 +271,7 @@ struct Outlet {
     sessions: Sessions,
     publications: broadcast::Sender<Arc<Publication>>,
     leads: watch::Sender<Leadership>,
+    knows: watch::Sender<Vec<Member>>,
     fails: Arc<watch::Sender<bool>>,
 }
 
@@ -326,6 +351,7 @@ impl Outlet {
             // Nobody may be watching.
             Effect::Publish(publication) => drop(self.publications.send(Arc::new(publication))),
             Effect::Leadership(leadership) => drop(self.leads.send(leadership)),
+            Effect::Members(members) => drop(self.knows.send(members)),
             Effect::Stop { reason } => {
                 error!(reason, "the manager stops: it must not go on");
                 let _ = self.fails.send(true);

@@ -19,6 +19,7 @@ use rand::TryRng;
 use swarm_image::{RegistryOptions, StoreError};
 use swarm_manager_core::api::{ApiError, CreateCluster, NewNode, Request, Response};
 use swarm_manager_core::door::{Config, Leadership};
+use swarm_manager_core::first_raft_id;
 use swarm_model::{Availability, ClusterId, EngineDescription, JoinSecrets, NodeId, NodeRole, NodeSpec};
 use swarm_pki::{
     Authority, AuthorityError, Credentials, CredentialsError, Dialler, JoinSecret, NodeIdentity, NodeKey,
@@ -34,7 +35,7 @@ use crate::authority::ClusterAuthority;
 use crate::engine::{Engine, EngineError};
 use crate::images::Images;
 use crate::logs::Logs;
-use crate::peers::{Peers, raft_id};
+use crate::peers::Peers;
 use crate::server::{Door, Services};
 
 /// Where what an unfinished bootstrap left is kept, until the next one.
@@ -172,13 +173,10 @@ impl Manager {
         }
         let tls = Arc::new(ArcSwap::new(server_config(credentials).map_err(ManagerError::Tls)?));
         let port = local_port(&listener, config.listen)?;
-        let (peers, losses) = Peers::new(Dialler::new(credentials).map_err(ManagerError::Tls)?);
-        let core = Config {
-            node_id: identity.node,
-            raft_id: raft_id(identity.node),
-            seed: random()?,
-            tick: Config::TICK,
-        };
+        let raft_id = first_raft_id(identity.node);
+        let dialler = Dialler::new(credentials).map_err(ManagerError::Tls)?;
+        let (peers, losses) = Peers::new(dialler, raft_id, config.advertise.clone());
+        let core = Config { node_id: identity.node, raft_id, seed: random()?, tick: Config::TICK };
         let engine = Engine::start(core, &config.directory, peers.outlet()).map_err(ManagerError::Engine)?;
         let registries = RegistryOptions {
             insecure: config.insecure_registries.iter().cloned().collect(),
@@ -265,6 +263,8 @@ impl Manager {
     /// Ends every stream and call, and makes everything durable.
     pub async fn stop(&self) {
         let engine = &self.services.engine;
+        // While the other managers are still heard.
+        engine.step_down().await;
         self.services.stopping.cancel();
         let serving = self.serving.lock().ok().and_then(|mut serving| serving.take());
         if let Some(mut serving) = serving
@@ -273,7 +273,7 @@ impl Manager {
             serving.abort();
         }
         self.tasks.iter().for_each(JoinHandle::abort);
-        engine.stop(false).await;
+        engine.stop().await;
     }
 }
 

@@ -1,20 +1,22 @@
-//! Messages to the other managers: one connection and one bounded queue each.
+//! Messages to the other managers: one connection and one bounded queue each, and a second connection to whoever leads,
+//! for the calls that are forwarded.
 //!
 //! Raft repairs whatever is lost, so nothing is retried: a message that finds no room or no connection is dropped, and
-//! the core is told that the peer was lost.
+//! the core is told that the peer was lost. Who answers must prove to be the very node that is meant.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use swarm_manager_core::api::{Change, NodeView, Request, Response};
-use swarm_model::{Node, NodeId};
+use swarm_manager_core::door::Member;
+use swarm_model::NodeId;
 use swarm_pki::{DialError, Dialler};
 use swarm_proto::v1;
 use swarm_proto::v1::raft_client::RaftClient;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tracing::debug;
 
 use crate::engine::{Engine, RaftOut};
@@ -22,6 +24,13 @@ use crate::text::chain;
 
 /// Messages that wait for one peer: a heartbeat interval's worth of the fastest leader.
 const MAX_QUEUED: usize = 4_096;
+/// Of them, on their way to the connection.
+const MAX_SENDING: usize = 64;
+/// A message above this has a call of its own, in pieces. Appends have 1 MiB, or one larger entry.
+const LARGE_BYTES: usize = 2 << 20;
+const PIECE_BYTES: usize = 1 << 20;
+/// Pieces on their way: a snapshot is in memory once, not once more in the connection.
+const MAX_PIECES: usize = 2;
 /// Losses that are not reported yet. One more says nothing new.
 const MAX_LOSSES: usize = 64;
 /// Messages to a peer that cannot be reached are dropped for so long before it is dialled again.
@@ -35,14 +44,24 @@ struct Shared {
     dialler: Dialler,
     runtime: tokio::runtime::Handle,
     lost: mpsc::Sender<u64>,
+    /// How this manager introduces itself.
+    introduction: v1::RaftMessage,
     peers: Mutex<BTreeMap<u64, Peer>>,
+    /// Calls that are forwarded go here.
+    leader: tokio::sync::Mutex<Option<(Address, Channel)>>,
+}
+
+/// Whom and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Address {
+    node: NodeId,
+    address: String,
 }
 
 struct Peer {
-    node: NodeId,
-    address: String,
+    address: Address,
     /// While there is a connection, or one is being made.
-    queue: Option<mpsc::Sender<v1::RaftMessage>>,
+    queue: Option<mpsc::Sender<Bytes>>,
 }
 
 /// Why a connection to a peer ended.
@@ -54,19 +73,33 @@ enum LostError {
     Stream(#[source] tonic::Status),
 }
 
-/// A manager's number among the Raft members: of its node id, so that it is never given twice.
-pub fn raft_id(node: NodeId) -> u64 {
-    let id = node.as_u128();
-    let folded = (id >> 64 ^ id) & u128::from(u64::MAX);
-    u64::try_from(folded).expect("masked to 64 bits").max(1)
+/// Why there is no connection to the leader.
+#[derive(Debug, thiserror::Error)]
+pub enum NoLeaderError {
+    #[error("the address of manager {0} is not known yet")]
+    Unknown(u64),
+    #[error(transparent)]
+    Dial(#[from] DialError),
 }
 
 impl Peers {
     /// Must be called within a tokio runtime. What is received holds the peers that were lost, for [`Self::follow`].
-    pub fn new(dialler: Dialler) -> (Self, mpsc::Receiver<u64>) {
+    pub fn new(dialler: Dialler, raft_id: u64, advertise: String) -> (Self, mpsc::Receiver<u64>) {
         let (lost, losses) = mpsc::channel(MAX_LOSSES);
-        let runtime = tokio::runtime::Handle::current();
-        (Self(Arc::new(Shared { dialler, runtime, lost, peers: Mutex::default() })), losses)
+        let introduction = v1::RaftMessage {
+            sender_raft_id: raft_id,
+            sender_address: advertise,
+            ..v1::RaftMessage::default()
+        };
+        let shared = Shared {
+            dialler,
+            runtime: tokio::runtime::Handle::current(),
+            lost,
+            introduction,
+            peers: Mutex::default(),
+            leader: tokio::sync::Mutex::default(),
+        };
+        (Self(Arc::new(shared)), losses)
     }
 
     /// For the engine, which calls it on its own thread.
@@ -75,97 +108,172 @@ impl Peers {
         Box::new(move |to, message| peers.send(to, message))
     }
 
-    /// Where a Raft member answers, if that is known.
+    /// `host:port` where a Raft member answers, if that is known.
     pub fn address(&self, raft_id: u64) -> Option<String> {
-        self.table().get(&raft_id).map(|peer| peer.address.clone())
+        self.table().get(&raft_id).map(|peer| peer.address.address.clone())
+    }
+
+    /// The other managers.
+    pub fn others(&self) -> Vec<(NodeId, String)> {
+        let own = self.0.introduction.sender_raft_id;
+        let table = self.table();
+        let others = table.iter().filter(|(id, _)| **id != own);
+        others.map(|(_, peer)| (peer.address.node, peer.address.address.clone())).collect()
+    }
+
+    /// A connection to the manager that is `node`, for image content.
+    ///
+    /// # Errors
+    /// Nothing answers there in time, or it is another node.
+    pub async fn dial(&self, node: NodeId, address: &str) -> Result<Channel, DialError> {
+        self.0.dialler.connect_to(node, address).await
+    }
+
+    /// A connection to the manager that leads; kept for the next call.
+    ///
+    /// # Errors
+    /// It is not known where it is, or it does not answer.
+    pub async fn leader(&self, raft_id: u64) -> Result<Channel, NoLeaderError> {
+        let address = self.table().get(&raft_id).map(|peer| peer.address.clone());
+        let address = address.ok_or(NoLeaderError::Unknown(raft_id))?;
+        let mut kept = self.0.leader.lock().await;
+        if let Some((_, channel)) = kept.as_ref().filter(|(of, _)| *of == address) {
+            return Ok(channel.clone());
+        }
+        *kept = None;
+        let channel = self.0.dialler.connect_to(address.node, &address.address).await?;
+        *kept = Some((address, channel.clone()));
+        Ok(channel)
+    }
+
+    /// The connection to the leader broke.
+    pub async fn hang_up_leader(&self) {
+        *self.0.leader.lock().await = None;
     }
 
     /// Keeps the addresses current and reports losses; ends with the engine.
     pub async fn follow(self, engine: Engine, mut losses: mpsc::Receiver<u64>) {
-        let mut publications = engine.publications();
-        self.learn_all(&engine).await;
+        let mut members = engine.members();
+        members.mark_changed();
         loop {
             tokio::select! {
                 lost = losses.recv() => match lost {
                     Some(peer) => engine.peer_lost(peer),
                     None => return,
                 },
-                publication = publications.recv() => match publication {
-                    Ok(publication) => publication.changes.iter().for_each(|change| self.learn(change)),
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.learn_all(&engine).await,
-                    Err(broadcast::error::RecvError::Closed) => return,
+                changed = members.changed() => match changed {
+                    Ok(()) => self.know(&members.borrow_and_update()),
+                    Err(_) => return,
                 },
             }
         }
     }
 
-    async fn learn_all(&self, engine: &Engine) {
-        // A follower cannot list; it learns from the changes that it applies.
-        if let Ok(Response::Nodes(nodes)) = engine.request(Request::ListNodes).await {
-            nodes.iter().for_each(|view| self.learn_node(&view.node));
+    /// Replaces all that is known. A manager without members has just joined: it keeps whoever introduced itself.
+    fn know(&self, members: &[Member]) {
+        if members.is_empty() {
+            return;
         }
-    }
-
-    fn learn(&self, change: &Change) {
-        match change {
-            Change::Node(NodeView { node, .. }) => self.learn_node(node),
-            Change::NodeRemoved(node) => drop(self.table().remove(&raft_id(*node))),
-            Change::Service(_)
-            | Change::Task(_)
-            | Change::Image(_)
-            | Change::ServiceRemoved(_)
-            | Change::TaskRemoved { .. }
-            | Change::ImageRemoved(_) => {}
-        }
-    }
-
-    fn learn_node(&self, node: &Node) {
-        let Some(address) = &node.manager_address else { return };
         let mut table = self.table();
-        match table.get_mut(&raft_id(node.id)) {
-            Some(known) if known.address == *address => {}
-            Some(_) | None => {
-                let peer = Peer { node: node.id, address: address.clone(), queue: None };
-                table.insert(raft_id(node.id), peer);
-            }
+        table.retain(|id, _| members.iter().any(|member| member.raft_id == *id));
+        for member in members {
+            let address = Address { node: member.node, address: member.address.clone() };
+            enter(&mut table, member.raft_id, address);
+        }
+    }
+
+    /// A manager of the cluster said who it is; what the cluster itself says of it counts more.
+    pub fn introduce(&self, node: NodeId, introduction: &v1::RaftMessage) {
+        let mut table = self.table();
+        let id = introduction.sender_raft_id;
+        if id != 0 && !introduction.sender_address.is_empty() && !table.contains_key(&id) {
+            let address = introduction.sender_address.clone();
+            enter(&mut table, id, Address { node, address });
         }
     }
 
     fn send(&self, to: u64, message: Bytes) {
         let mut table = self.table();
         let Some(peer) = table.get_mut(&to) else { return };
-        let queue = peer.queue.get_or_insert_with(|| self.connect(to, peer.node, peer.address.clone()));
-        if queue.try_send(v1::RaftMessage { message }).is_err() {
+        let queue = peer.queue.get_or_insert_with(|| self.connect(to, peer.address.clone()));
+        if queue.try_send(message).is_err() {
             let _ = self.0.lost.try_send(to);
         }
     }
 
-    fn connect(&self, raft_id: u64, node: NodeId, address: String) -> mpsc::Sender<v1::RaftMessage> {
+    fn connect(&self, raft_id: u64, address: Address) -> mpsc::Sender<Bytes> {
         let (queue, messages) = mpsc::channel(MAX_QUEUED);
-        let this = self.clone();
+        let (this, own) = (self.clone(), queue.clone());
         self.0.runtime.spawn(async move {
-            let end = this.deliver(node, &address, messages).await;
+            let end = this.deliver(raft_id, &address, messages).await;
             if let Err(error) = end {
-                debug!(node.id = %node, error = chain(&error), "lost a manager");
+                debug!(node.id = %address.node, error = chain(&error), "lost a manager");
             }
             let _ = this.0.lost.try_send(raft_id);
             tokio::time::sleep(REDIAL_PAUSE).await;
-            if let Some(peer) = this.table().get_mut(&raft_id) {
+            if let Some(peer) = this.table().get_mut(&raft_id)
+                && peer.queue.as_ref().is_some_and(|queue| queue.same_channel(&own))
+            {
                 peer.queue = None;
             }
         });
         queue
     }
 
+    /// Runs until the connection breaks, or the peer is forgotten.
     async fn deliver(
         &self,
-        node: NodeId,
-        address: &str,
-        messages: mpsc::Receiver<v1::RaftMessage>,
+        raft_id: u64,
+        address: &Address,
+        mut messages: mpsc::Receiver<Bytes>,
     ) -> Result<(), LostError> {
-        let channel = self.0.dialler.connect_to(node, address).await?;
-        let sent = RaftClient::new(channel).send(ReceiverStream::new(messages)).await;
-        sent.map(drop).map_err(LostError::Stream)
+        let channel = self.0.dialler.connect_to(address.node, &address.address).await?;
+        let (sender, stream) = mpsc::channel(MAX_SENDING);
+        let mut client = RaftClient::new(channel.clone());
+        let call = client.send(ReceiverStream::new(stream));
+        let one_large = Arc::new(Semaphore::new(1));
+        let feed = async {
+            // Nobody takes it any more: the call ends, too.
+            let _ = sender.send(self.0.introduction.clone()).await;
+            while let Some(message) = messages.recv().await {
+                if message.len() > LARGE_BYTES {
+                    self.deliver_large(raft_id, channel.clone(), message, Arc::clone(&one_large));
+                } else {
+                    let _ = sender.send(v1::RaftMessage { message, ..v1::RaftMessage::default() }).await;
+                }
+            }
+        };
+        tokio::select! {
+            sent = call => sent.map(drop).map_err(LostError::Stream),
+            () = feed => Ok(()),
+        }
+    }
+
+    /// Sends a large message beside the others, one at a time.
+    fn deliver_large(&self, raft_id: u64, channel: Channel, message: Bytes, one_large: Arc<Semaphore>) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let _turn = one_large.acquire().await;
+            let (sender, stream) = mpsc::channel(MAX_PIECES);
+            let introduction = this.0.introduction.clone();
+            let feed = async move {
+                let _ = sender.send(introduction).await;
+                let mut rest = message;
+                while !rest.is_empty() {
+                    let message = rest.split_to(rest.len().min(PIECE_BYTES));
+                    let more = !rest.is_empty();
+                    if sender.send(v1::RaftMessage { message, more, ..Default::default() }).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            let mut client = RaftClient::new(channel);
+            let (sent, ()) = tokio::join!(client.send(ReceiverStream::new(stream)), feed);
+            if let Err(status) = sent {
+                debug!(%status, "a large message to a manager was lost");
+                let _ = this.0.lost.try_send(raft_id);
+            }
+        });
     }
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<u64, Peer>> {
@@ -173,14 +281,9 @@ impl Peers {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn raft_ids_are_never_zero() {
-        assert_eq!(raft_id(NodeId::from_u128(0)), 1);
-        assert_eq!(raft_id(NodeId::from_u128(5 << 64 | 5)), 1);
-        assert_ne!(raft_id(NodeId::from_u128(1 << 64)), raft_id(NodeId::from_u128(2)));
+/// A peer that moved is connected to anew.
+fn enter(table: &mut BTreeMap<u64, Peer>, raft_id: u64, address: Address) {
+    if table.get(&raft_id).is_none_or(|known| known.address != address) {
+        table.insert(raft_id, Peer { address, queue: None });
     }
 }

@@ -74,7 +74,8 @@ impl Services {
         let sessions = sessions::SessionCalls::new(engine(), self.peers.clone(), self.stopping.clone());
         let logs = logs::LogCalls { logs: self.logs.clone(), stopping: self.stopping.clone() };
         let watch = watch::WatchCalls::new(engine(), self.stopping.clone());
-        let raft = raft::RaftCalls { engine: engine(), stopping: self.stopping.clone() };
+        let raft =
+            raft::RaftCalls { engine: engine(), peers: self.peers.clone(), stopping: self.stopping.clone() };
         let authority = authority::AuthorityCalls { authority: self.authority.clone() };
         let mut routes = Routes::builder();
         macro_rules! add {

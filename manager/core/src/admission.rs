@@ -14,6 +14,7 @@ mod tests;
 use swarm_model::{Id, NodeId, NodeState, ServiceId, Timestamp};
 
 use crate::api::{ApiError, Kind, Request};
+use crate::core::Council;
 use crate::store::{Action, ApplyError, Store};
 
 pub(crate) use cluster::no_cluster;
@@ -39,6 +40,7 @@ pub(crate) struct Desk<'a> {
     pub now: Timestamp,
     /// The leader's view of a node.
     pub node_state: &'a dyn Fn(NodeId) -> NodeState,
+    pub council: &'a Council,
     /// Held by writes that are under way.
     pub reservations: &'a Reservations,
     pub draw_id: &'a mut dyn FnMut() -> Id,
@@ -61,6 +63,7 @@ pub(crate) enum Answer {
     Node(NodeId),
     Service(ServiceId),
     Image(String),
+    Member(NodeId),
 }
 
 /// Decided at once.
@@ -85,6 +88,7 @@ impl Desk<'_> {
             Request::AdmitNode(node) => self.admit_node(node),
             Request::UpdateNode { node, version, spec } => self.update_node(&node, version, spec),
             Request::RemoveNode { node, force } => self.remove_node(&node, force),
+            Request::SeatManager { node, address } => self.seat_manager(node, address),
             Request::CreateService { spec, request_id } => self.create_service(spec, request_id),
             Request::UpdateService { service, version, spec } => self.update_service(&service, version, spec),
             Request::RollbackService { service, version, to_revision } => {
@@ -103,12 +107,22 @@ impl Desk<'_> {
             | Request::GetTask { .. }
             | Request::ListImages
             | Request::GetImage { .. }
+            | Request::GetMember { .. }
+            | Request::GetImageRoots
             | Request::Snapshot { .. } => unreachable!("reads are answered, never admitted"),
         }
     }
 }
 
 impl Request {
+    /// Reads that need nothing that only the leader knows.
+    pub(crate) fn is_replicated(&self) -> bool {
+        matches!(
+            self,
+            Self::GetClusterSecrets | Self::ListImages | Self::GetMember { .. } | Self::GetImageRoots
+        )
+    }
+
     pub(crate) fn is_read(&self) -> bool {
         match self {
             Self::GetCluster
@@ -121,12 +135,15 @@ impl Request {
             | Self::GetTask { .. }
             | Self::ListImages
             | Self::GetImage { .. }
+            | Self::GetMember { .. }
+            | Self::GetImageRoots
             | Self::Snapshot { .. } => true,
             Self::CreateCluster(_)
             | Self::RotateJoinSecret { .. }
             | Self::AdmitNode(_)
             | Self::UpdateNode { .. }
             | Self::RemoveNode { .. }
+            | Self::SeatManager { .. }
             | Self::CreateService { .. }
             | Self::UpdateService { .. }
             | Self::RollbackService { .. }
@@ -140,7 +157,7 @@ impl Request {
 /// The operator's words for what came between admission and apply.
 pub(crate) fn refusal(error: ApplyError, answer: &Answer) -> ApiError {
     let kind = match answer {
-        Answer::Node(_) => Kind::Node,
+        Answer::Node(_) | Answer::Member(_) => Kind::Node,
         Answer::Service(_) => Kind::Service,
         Answer::Image(_) => Kind::Image,
         Answer::Cluster | Answer::Secrets | Answer::Done => Kind::Cluster,
@@ -156,6 +173,9 @@ pub(crate) fn refusal(error: ApplyError, answer: &Answer) -> ApiError {
         ApplyError::Gone(what) => ApiError::FailedPrecondition(format!(
             "the {what} was removed at the same moment; nothing was changed"
         )),
+        ApplyError::LastManager => ApiError::FailedPrecondition(
+            "it is the last manager by now; without one there is no cluster".to_owned(),
+        ),
         other @ (ApplyError::ClusterExists
         | ApplyError::NoCluster
         | ApplyError::IdTaken(_)
@@ -164,6 +184,7 @@ pub(crate) fn refusal(error: ApplyError, answer: &Answer) -> ApiError {
         | ApplyError::OtherRevision
         | ApplyError::BadAddress
         | ApplyError::NotPlaceable
+        | ApplyError::NotSeatable
         | ApplyError::WouldFall) => ApiError::FailedPrecondition(format!(
             "{other}: something else was changed at the same moment; repeat it"
         )),

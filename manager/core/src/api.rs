@@ -15,7 +15,7 @@ use swarm_model::{
 };
 
 pub use error::{ApiError, Kind};
-pub use view::{Change, ClusterView, NodeView, ServiceView, TaskView};
+pub use view::{Change, ClusterView, ManagerStatus, NodeView, ServiceView, TaskView};
 
 /// An operation.
 #[derive(Debug, Clone)]
@@ -37,8 +37,12 @@ pub enum Request {
     GetNode { node: String },
     /// -> `Node`
     UpdateNode { node: String, version: u64, spec: NodeSpec },
-    /// Unless forced, only a node that is down. -> `Done`
+    /// Unless forced, only a node that is down and no manager. -> `Done`
     RemoveNode { node: String, force: bool },
+    /// A node that was promoted has its manager's certificate and answers at `address`. -> `Member`
+    SeatManager { node: NodeId, address: String },
+    /// A member as it is stored. Answered by followers too. -> `Member`
+    GetMember { node: NodeId },
     /// The spec is valid by itself; `request_id` becomes the service's id, so that a repeated request answers the same
     /// service instead of making a second one. -> `Service`
     CreateService { spec: Arc<ServiceSpec>, request_id: Option<Id> },
@@ -64,6 +68,9 @@ pub enum Request {
     ListImages,
     /// -> `Image`
     GetImage { name: String },
+    /// What must stay in the image stores: what names, and services with their earlier revisions, stand for. Answered by
+    /// followers too. -> `ImageRoots`
+    GetImageRoots,
     /// All that a watcher starts from, as changes. -> `Snapshot`
     Snapshot { service: Option<String> },
 }
@@ -116,6 +123,9 @@ pub enum Response {
     Tasks(Vec<TaskView>),
     Image(Arc<Image>),
     Images(Vec<Arc<Image>>),
+    Member(Arc<swarm_model::Node>),
+    /// Digests.
+    ImageRoots(Vec<String>),
     /// `sequence` is that of the last publication that `changes` include.
     Snapshot {
         sequence: u64,

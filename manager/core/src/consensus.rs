@@ -7,10 +7,11 @@
 mod disk;
 mod election;
 mod log;
+mod members;
 mod message;
 mod snapshot;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -82,6 +83,8 @@ pub(crate) struct Consensus {
     incarnation: u64,
     proposals: u64,
     reads: u64,
+    /// When each peer was last heard of; without those whose connection broke since.
+    heard: BTreeMap<u64, Timestamp>,
 }
 
 impl Consensus {
@@ -100,6 +103,7 @@ impl Consensus {
             incarnation: randomness::child(config.seed, Purpose::Incarnation).next_u64(),
             proposals: 0,
             reads: 0,
+            heard: BTreeMap::new(),
         };
         consensus.election.settle(&mut consensus.raw);
         Ok(consensus)
@@ -136,6 +140,10 @@ impl Consensus {
     }
 
     fn campaign(&mut self) {
+        // Who has no vote, because it learns or was removed, may not ask for any.
+        if !self.raw.raft.promotable() {
+            return;
+        }
         // Fails only where this node may not campaign, and then it must not.
         let _ = self.raw.campaign();
         self.election.settle(&mut self.raw);
@@ -168,9 +176,9 @@ impl Consensus {
         self.raw.store().conf_state()
     }
 
-    /// When [`Consensus::advance_clock`] is due. `None`: nobody else votes, so no clock is needed.
+    /// When [`Consensus::advance_clock`] is due. `None`: there is no other member, so no clock is needed.
     pub fn next_tick(&self) -> Option<Timestamp> {
-        let idle = self.is_alone() && self.is_leader();
+        let idle = self.is_alone() && self.conf_state().learners.is_empty() && self.is_leader();
         (!idle && self.is_initialised()).then_some(self.next_tick)
     }
 
@@ -187,8 +195,9 @@ impl Consensus {
     }
 
     /// Takes a peer's message. The bytes are checked before raft-rs sees them: it panics on numbers that it does not know.
-    pub fn step(&mut self, bytes: &[u8]) -> Result<(), MessageError> {
+    pub fn step(&mut self, bytes: &[u8], now: Timestamp) -> Result<(), MessageError> {
         let message = message::decode(bytes, self.raw.raft.id)?;
+        self.hear(message.from, now);
         self.raw.step(message).map_err(MessageError::Refused)?;
         self.election.settle(&mut self.raw);
         Ok(())
@@ -196,6 +205,7 @@ impl Consensus {
 
     /// The connection to a member broke. If it led, find out at once whether a new leader is needed.
     pub fn peer_lost(&mut self, peer: u64) {
+        self.heard.remove(&peer);
         self.raw.report_unreachable(peer);
         self.raw.report_snapshot(peer, SnapshotStatus::Failure);
         if self.leader() == Some(peer) && !self.is_leader() {
@@ -206,12 +216,13 @@ impl Consensus {
     /// Hands leadership to the member that has most of the log.
     pub fn step_down(&mut self) {
         let id = self.raw.raft.id;
+        let voters = &self.conf_state().voters;
         let best = self
             .raw
             .raft
             .prs()
             .iter()
-            .filter(|(peer, progress)| **peer != id && progress.recent_active)
+            .filter(|(peer, progress)| **peer != id && voters.contains(peer) && progress.recent_active)
             .map(|(peer, progress)| (progress.matched, *peer))
             .max();
         if let (true, Some((_, peer))) = (self.is_leader(), best) {
@@ -288,6 +299,7 @@ impl Consensus {
         // A change that does not decode or does not fit was refused by every member alike.
         if let Some(Ok(conf_state)) = change.map(|change| self.raw.apply_conf_change(&change)) {
             self.raw.mut_store().set_conf_state(conf_state);
+            self.membership_changed();
         }
     }
 

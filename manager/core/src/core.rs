@@ -6,6 +6,7 @@
 
 mod bootstrap;
 mod checkpoints;
+mod members;
 mod reads;
 mod requests;
 mod rounds;
@@ -26,6 +27,7 @@ use crate::randomness::Ids;
 use crate::store::{DecodeError, Store};
 use crate::watch::Watch;
 use checkpoints::Checkpoints;
+pub(crate) use members::{Council, wanted};
 use reads::Reads;
 use writes::Writes;
 
@@ -42,6 +44,9 @@ pub struct ManagerCore {
     /// There while this manager decides.
     leader: Option<Leader>,
     announced: Option<Leadership>,
+    /// Term and leader when last looked at.
+    reign: (u64, Option<u64>),
+    council: Council,
     watch: Watch,
     checkpoints: Checkpoints,
     /// Set for good when the disk failed or the log cannot be understood.
@@ -86,6 +91,8 @@ impl ManagerCore {
             reads: Reads::default(),
             leader: None,
             announced: None,
+            reign: (0, None),
+            council: Council::default(),
             watch: Watch::default(),
             checkpoints,
             stopped: false,
@@ -95,6 +102,7 @@ impl ManagerCore {
         core.consensus.campaign_if_alone();
         core.run_rounds(effects);
         core.announce(effects);
+        core.tell_members(effects);
         Ok(core)
     }
 
@@ -143,19 +151,24 @@ impl ManagerCore {
         if let Some(leader) = &mut self.leader {
             leader.run_timers(&self.store, self.now, &mut self.watch, effects);
         }
+        self.look_around();
+        self.ask_again();
         self.serve_inbox(effects);
+        self.steer_members();
         self.propose_plan();
         self.run_rounds(effects);
+        self.look_around();
         self.answer_reads(effects);
         if let Some(leader) = &mut self.leader {
             leader.flush(&self.store, self.now, effects);
         }
         self.publish(effects);
+        self.tell_members(effects);
         self.cut_checkpoint(effects);
     }
 
     fn step(&mut self, message: &[u8]) {
-        if let Err(error) = self.consensus.step(message) {
+        if let Err(error) = self.consensus.step(message, self.now) {
             tracing::warn!(%error, "a raft message was dropped");
         }
     }
@@ -163,7 +176,7 @@ impl ManagerCore {
     /// Tells watchers what changed in this batch.
     fn publish(&mut self, effects: &mut Vec<Effect>) {
         if let Some(leader) = &mut self.leader {
-            let sight = leader.sight(&self.store, self.config.node_id);
+            let sight = leader.sight(&self.store, &self.council, self.config.node_id, self.config.raft_id);
             effects.extend(self.watch.publish(&sight, self.store.applied()).map(Effect::Publish));
         } else {
             self.watch.clear();

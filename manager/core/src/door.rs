@@ -152,6 +152,8 @@ pub enum Effect {
     /// For watchers, in order.
     Publish(Publication),
     Leadership(Leadership),
+    /// All managers that this one may speak to, itself included; replaces what was told before.
+    Members(Vec<Member>),
     /// This manager must not go on; the reason is for the operator. The process ends itself.
     Stop {
         reason: String,
@@ -192,6 +194,15 @@ pub struct Publication {
     /// Log index that is reflected.
     pub index: u64,
     pub changes: Vec<Change>,
+}
+
+/// A manager that is a Raft member, is about to be, or was a moment ago.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub raft_id: u64,
+    pub node: NodeId,
+    /// `host:port`.
+    pub address: String,
 }
 
 /// Whether this manager decides.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use swarm_model::{EngineDescription, NodeId, NodeState, Resources, ServiceId, TaskId, Timestamp};
 
+use crate::core::Council;
 use crate::dispatcher::{Assignments, Fleet, Gates, Mesh, Observations, heartbeat_interval};
 use crate::door::{CloseReason, Effect, SessionId};
 use crate::store::{Action, Store};
@@ -102,8 +103,14 @@ impl Leader {
         self.planner.refusal(service)
     }
 
-    pub fn sight<'a>(&'a self, store: &'a Store, node: NodeId) -> Sight<'a> {
-        Sight { store, leader: self, node }
+    pub fn sight<'a>(
+        &'a self,
+        store: &'a Store,
+        council: &'a Council,
+        node: NodeId,
+        raft_id: u64,
+    ) -> Sight<'a> {
+        Sight { store, leader: self, council, node, raft_id }
     }
 
     /// Nodes that described themselves anew, as actions.

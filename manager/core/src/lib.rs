@@ -11,6 +11,7 @@ mod core;
 
 mod admission;
 mod leader;
+mod members;
 pub mod orchestrator;
 pub mod scheduler;
 
@@ -25,3 +26,4 @@ mod views;
 mod watch;
 
 pub use core::{ManagerCore, StartError};
+pub use members::first_raft_id;

@@ -103,6 +103,11 @@ impl Store {
         self.nodes.range(from..).map(|(_, node)| node)
     }
 
+    /// Nodes that are managers, are about to be, or were a moment ago.
+    pub fn managers(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.indexes.managers().filter_map(|id| self.nodes.get(&id))
+    }
+
     pub fn node_index_taken(&self, index: u16) -> bool {
         self.indexes.node_at(index).is_some()
     }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Node, NodeId, NodeRole, Service, Task, TaskState, TaskStatus, Timestamp};
+use swarm_model::{Node, NodeId, NodeRole, PullSource, Service, Task, TaskState, TaskStatus, Timestamp};
 
 use crate::admission::{image_not_found, no_cluster};
-use crate::api::{ApiError, Change, ClusterView, NodeView, Request, Response, ServiceView, TaskView};
+use crate::api::{ApiError, Change, ClusterView, Kind, NodeView, Request, Response, ServiceView, TaskView};
+use crate::core::Council;
 use crate::leader::Leader;
 use crate::lookup;
 use crate::store::Store;
@@ -14,14 +15,16 @@ use crate::store::Store;
 pub(crate) struct Sight<'a> {
     pub store: &'a Store,
     pub leader: &'a Leader,
-    /// The node of this manager.
+    pub council: &'a Council,
+    /// The node of this manager, and its number among the members.
     pub node: NodeId,
+    pub raft_id: u64,
 }
 
 impl Sight<'_> {
     pub fn cluster(&self) -> Option<ClusterView> {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let managers = self.store.nodes().filter(|node| node.spec.role == NodeRole::Manager).count();
+        let managers = self.store.managers().filter(|node| node.spec.role == NodeRole::Manager).count();
         Some(ClusterView {
             cluster: self.store.cluster()?.clone(),
             managers: count(managers),
@@ -43,6 +46,7 @@ impl Sight<'_> {
             reserved,
             tasks,
             leader: node.id == self.node,
+            manager: self.council.status(node.raft_id, node.spec.role, self.raft_id),
         }
     }
 
@@ -117,6 +121,8 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
         Request::GetImage { name } => {
             Response::Image(store.image(&name).cloned().ok_or_else(|| image_not_found(store, &name))?)
         }
+        Request::GetMember { node } => Response::Member(member(store, node)?),
+        Request::GetImageRoots => Response::ImageRoots(image_roots(store)),
         Request::Snapshot { service } => {
             Response::Snapshot { sequence, index: store.applied(), changes: snapshot(sight, service)? }
         }
@@ -125,6 +131,7 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
         | Request::AdmitNode(_)
         | Request::UpdateNode { .. }
         | Request::RemoveNode { .. }
+        | Request::SeatManager { .. }
         | Request::CreateService { .. }
         | Request::UpdateService { .. }
         | Request::RollbackService { .. }
@@ -132,6 +139,34 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
         | Request::PutImage(_)
         | Request::RemoveImage { .. } => unreachable!("writes are admitted, never read"),
     })
+}
+
+/// Answers what needs nothing that only the leader knows; `None` for other reads.
+pub(crate) fn read_replicated(store: &Store, request: &Request) -> Option<Result<Response, ApiError>> {
+    Some(match request {
+        Request::GetClusterSecrets => store.cluster().cloned().map(Response::Secrets).ok_or_else(no_cluster),
+        Request::ListImages => Ok(Response::Images(store.images().cloned().collect())),
+        Request::GetMember { node } => member(store, *node).map(Response::Member),
+        Request::GetImageRoots => Ok(Response::ImageRoots(image_roots(store))),
+        _ => return None,
+    })
+}
+
+fn member(store: &Store, node: NodeId) -> Result<Arc<Node>, ApiError> {
+    let gone = || ApiError::NotFound { kind: Kind::Node, query: node.to_string(), candidates: Vec::new() };
+    store.node(node).cloned().ok_or_else(gone)
+}
+
+/// Of names, and of what services run or may roll back to.
+fn image_roots(store: &Store) -> Vec<String> {
+    let named = store.images().map(|image| image.digest.clone());
+    let specs = store.services().flat_map(|service| service.revisions.values());
+    let images = specs.map(|spec| &spec.task.container.image);
+    let ours = images.filter(|image| image.source == PullSource::Cluster);
+    let mut roots: Vec<String> = named.chain(ours.filter_map(|image| image.digest.clone())).collect();
+    roots.sort_unstable();
+    roots.dedup();
+    roots
 }
 
 fn tasks(

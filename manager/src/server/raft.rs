@@ -1,15 +1,27 @@
-//! Raft messages from other managers, in the order in which they were sent.
+//! Raft messages from other managers, in the order in which they were sent; large ones in pieces.
+//!
+//! The table of access lets only managers of the cluster through. The leader knows who is one by now, and hears nobody
+//! else; a follower may be the one that does not know yet, and Raft itself ignores who is no member.
 
+use bytes::{Bytes, BytesMut};
+use swarm_manager_core::door::Leadership;
+use swarm_model::NodeId;
 use swarm_proto::v1;
 use swarm_proto::v1::raft_server::Raft;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::sessions::calling_node;
 use super::status::from_api;
 use crate::engine::Engine;
+use crate::peers::Peers;
+
+/// A snapshot of the largest cluster: a million tasks at 1 KiB, and as much again.
+const MAX_RAFT_BYTES: usize = 2 << 30;
 
 pub struct RaftCalls {
     pub engine: Engine,
+    pub peers: Peers,
     pub stopping: CancellationToken,
 }
 
@@ -19,14 +31,48 @@ impl Raft for RaftCalls {
         &self,
         request: Request<Streaming<v1::RaftMessage>>,
     ) -> Result<Response<v1::RaftSummary>, Status> {
+        let node = calling_node(&request)?;
+        self.check_member(node)?;
         let mut messages = request.into_inner();
+        let mut pieces = BytesMut::new();
         loop {
             let next = tokio::select! {
                 next = messages.message() => next?,
                 () = self.stopping.cancelled() => return Err(Status::unavailable("this manager stops")),
             };
             let Some(next) = next else { return Ok(Response::new(v1::RaftSummary {})) };
-            self.engine.receive_raft(next.message).await.map_err(|error| from_api(&error))?;
+            if next.sender_raft_id != 0 {
+                self.peers.introduce(node, &next);
+                continue;
+            }
+            if let Some(message) = whole(next, &mut pieces)? {
+                self.engine.receive_raft(message).await.map_err(|error| from_api(&error))?;
+            }
         }
     }
+}
+
+impl RaftCalls {
+    fn check_member(&self, node: NodeId) -> Result<(), Status> {
+        let leads = matches!(*self.engine.leadership().borrow(), Leadership::Leader { .. });
+        let members = self.engine.members();
+        if leads && members.borrow().iter().all(|member| member.node != node) {
+            return Err(Status::permission_denied(
+                "the calling node is not a manager of this cluster any more",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The message that this piece completes.
+fn whole(next: v1::RaftMessage, pieces: &mut BytesMut) -> Result<Option<Bytes>, Status> {
+    if pieces.is_empty() && !next.more {
+        return Ok(Some(next.message));
+    }
+    if pieces.len() + next.message.len() > MAX_RAFT_BYTES {
+        return Err(Status::resource_exhausted("the message is larger than any snapshot may be"));
+    }
+    pieces.extend_from_slice(&next.message);
+    Ok((!next.more).then(|| std::mem::take(pieces).freeze()))
 }

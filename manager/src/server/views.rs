@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_manager_core::api::{Change, ClusterView, NodeView, ServiceView, TaskView};
+use swarm_manager_core::api::{Change, ClusterView, ManagerStatus, NodeView, ServiceView, TaskView};
 use swarm_model::Image;
 use swarm_proto::v1;
 use swarm_proto::v1::watch_event::Event;
@@ -38,9 +38,21 @@ pub fn node(view: &NodeView) -> v1::Node {
         state: v1::NodeState::from(view.state) as i32,
         state_message: view.message.clone(),
         leader: view.leader,
+        manager_status: manager_status(view.manager) as i32,
         reserved: Some(view.reserved.into()),
         tasks: view.tasks,
         ..view.node.as_ref().into()
+    }
+}
+
+fn manager_status(status: Option<ManagerStatus>) -> v1::ManagerStatus {
+    match status {
+        None => v1::ManagerStatus::Unspecified,
+        Some(ManagerStatus::Joining) => v1::ManagerStatus::Joining,
+        Some(ManagerStatus::Reachable) => v1::ManagerStatus::Reachable,
+        Some(ManagerStatus::Unreachable) => v1::ManagerStatus::Unreachable,
+        Some(ManagerStatus::Leader) => v1::ManagerStatus::Leader,
+        Some(ManagerStatus::Leaving) => v1::ManagerStatus::Leaving,
     }
 }
 

@@ -76,6 +76,9 @@ pub struct Node {
     pub next_address: u16,
     /// For managers: `host:port` where its API and Raft answer.
     pub manager_address: Option<String>,
+    /// For managers: its number among the Raft members. A node that becomes a manager again gets another one.
+    #[serde(default)]
+    pub raft_id: Option<u64>,
 }
 
 impl Platform {

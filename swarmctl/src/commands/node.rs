@@ -144,11 +144,13 @@ fn role(role: v1::NodeRole) -> &'static str {
 }
 
 fn manager_status(node: &v1::Node) -> &'static str {
-    let manager = node.spec.as_ref().is_some_and(|spec| spec.role() == v1::NodeRole::Manager);
-    match (manager, node.leader) {
-        (_, true) => "Leader",
-        (true, false) => "Reachable",
-        (false, false) => "",
+    match node.manager_status() {
+        v1::ManagerStatus::Unspecified => "",
+        v1::ManagerStatus::Joining => "Joining",
+        v1::ManagerStatus::Reachable => "Reachable",
+        v1::ManagerStatus::Unreachable => "Unreachable",
+        v1::ManagerStatus::Leader => "Leader",
+        v1::ManagerStatus::Leaving => "Leaving",
     }
 }
 

@@ -1,11 +1,13 @@
 //! Members: admission, what the operator sets on them, removal.
 
-use swarm_model::{Availability, Cluster, Node, NodeRole, NodeSpec, NodeState, SpecError};
+use swarm_model::{Availability, Cluster, Node, NodeId, NodeRole, NodeSpec, NodeState, SpecError};
 
 use super::{Admitted, Answer, Desk, MAX_NODE_LABEL_BYTES, MAX_NODE_LABELS, Reserved, Verdict};
 use crate::addresses;
 use crate::api::{ApiError, Kind, NewNode};
+use crate::core::wanted;
 use crate::lookup;
+use crate::members::{MAX_MANAGERS, first_raft_id, has_quorum, without};
 use crate::store::Action;
 
 impl Desk<'_> {
@@ -20,6 +22,9 @@ impl Desk<'_> {
                     new.id
                 )))
             };
+        }
+        if new.role == NodeRole::Manager {
+            self.check_manager_count()?;
         }
         let index = self.free_node_index(addresses::node_capacity(pool))?;
         let id = new.id;
@@ -59,6 +64,7 @@ impl Desk<'_> {
             index,
             next_address: Cluster::FIRST_TASK_OFFSET,
             manager_address: new.manager_address,
+            raft_id: None,
         }
     }
 
@@ -72,8 +78,10 @@ impl Desk<'_> {
         if node.version != version {
             return Err(ApiError::OutOfSequence { kind: Kind::Node, given: version, current: node.version });
         }
-        if spec.role != node.spec.role {
-            return Err(ApiError::Invalid(SpecError::NotSupported("changing the role of a node")));
+        match (node.spec.role, spec.role) {
+            (NodeRole::Worker, NodeRole::Manager) => self.check_manager_count()?,
+            (NodeRole::Manager, NodeRole::Worker) => self.check_departure(node)?,
+            (NodeRole::Worker, NodeRole::Worker) | (NodeRole::Manager, NodeRole::Manager) => {}
         }
         check_labels(&spec)?;
         if spec == node.spec {
@@ -86,12 +94,14 @@ impl Desk<'_> {
         let node = lookup::node(self.store, query)?;
         let name = &node.engine.hostname;
         if node.spec.role == NodeRole::Manager {
-            let managers = self.store.nodes().filter(|node| node.spec.role == NodeRole::Manager).count();
-            return Err(ApiError::FailedPrecondition(if managers == 1 {
-                format!("node {name} is the last manager; without it there is no cluster")
-            } else {
-                format!("node {name} is a manager, and this version cannot remove one")
-            }));
+            self.check_departure(node)?;
+            let reachable = node.raft_id.is_some_and(|id| self.council.reachable.contains(&id));
+            if reachable || !force {
+                return Err(ApiError::FailedPrecondition(format!(
+                    "node {name} is a manager; `swarmctl node demote {name}` first, or if it is lost for good, \
+                     `swarmctl node rm --force {name}`"
+                )));
+            }
         }
         if !force && (self.node_state)(node.id) != NodeState::Down {
             return Err(ApiError::FailedPrecondition(format!(
@@ -99,6 +109,60 @@ impl Desk<'_> {
             )));
         }
         Ok(Admitted::one(Action::RemoveNode { node: node.id }, Answer::Done))
+    }
+}
+
+impl Desk<'_> {
+    /// A promoted node shows up as a manager.
+    pub(super) fn seat_manager(&mut self, id: NodeId, address: String) -> Result<Verdict, ApiError> {
+        let node = lookup::node(self.store, &id.to_string())?;
+        if node.spec.role != NodeRole::Manager {
+            return Err(ApiError::FailedPrecondition(format!(
+                "node {} is not to be a manager; `swarmctl node promote` makes it one",
+                node.engine.hostname
+            )));
+        }
+        if node.raft_id.is_some() {
+            return Ok(Verdict::AlreadyDone(Answer::Member(id)));
+        }
+        let raft_id = first_raft_id(NodeId((self.draw_id)()));
+        Ok(Admitted::one(Action::SeatManager { node: id, address, raft_id }, Answer::Member(id)))
+    }
+
+    fn check_manager_count(&self) -> Result<(), ApiError> {
+        let managers = self.store.managers().filter(|node| node.spec.role == NodeRole::Manager).count();
+        if managers < MAX_MANAGERS {
+            return Ok(());
+        }
+        let (size, limit) = (managers as u64 + 1, MAX_MANAGERS as u64);
+        Err(ApiError::TooLarge { what: "the number of managers", size, limit })
+    }
+
+    /// Refuses what would leave managers without a majority that can be reached: nothing could be changed any more.
+    fn check_departure(&self, node: &Node) -> Result<(), ApiError> {
+        let name = &node.engine.hostname;
+        let managers = self.store.managers().filter(|other| other.spec.role == NodeRole::Manager);
+        let others = managers.filter(|other| other.id != node.id && other.raft_id.is_some()).count();
+        if others == 0 && node.raft_id.is_some() {
+            return Err(ApiError::FailedPrecondition(format!(
+                "node {name} is the last manager; without one there is no cluster. Add another manager first: \
+                 `swarmctl cluster join-token manager` tells how"
+            )));
+        }
+        let Some(leaving) = node.raft_id.filter(|id| self.council.membership.voters.contains(id)) else {
+            return Ok(());
+        };
+        let staying = self.council.membership.voters.intersection(&wanted(self.store)).copied().collect();
+        let staying = without(&staying, leaving);
+        if has_quorum(&staying, &self.council.reachable) {
+            return Ok(());
+        }
+        let reachable = staying.intersection(&self.council.reachable).count();
+        Err(ApiError::FailedPrecondition(format!(
+            "without node {name}, {reachable} of {} managers that vote could be reached, which is no majority: nothing \
+             could be changed any more. Bring the others back, or add a manager first; `swarmctl node ls` shows them",
+            staying.len()
+        )))
     }
 }
 

@@ -8,6 +8,7 @@ use swarm_model::{
 
 use super::*;
 use crate::api::Request;
+use crate::core::Council;
 use crate::store::tests::{cluster, ingress, spec};
 use crate::store::{NewTask, Payload};
 
@@ -36,6 +37,7 @@ impl Bench {
             store: &self.store,
             now: Timestamp::from_micros(5),
             node_state: &|_| NodeState::Ready,
+            council: &Council::default(),
             reservations: &self.reservations,
             draw_id: &mut || {
                 *ids += 1;

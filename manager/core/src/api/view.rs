@@ -31,6 +31,20 @@ pub struct NodeView {
     /// Tasks there that may run.
     pub tasks: u32,
     pub leader: bool,
+    /// `None`: it is no manager.
+    pub manager: Option<ManagerStatus>,
+}
+
+/// What a manager is among the managers, as the leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManagerStatus {
+    /// Has not the whole log yet, so it does not vote.
+    Joining,
+    Reachable,
+    Unreachable,
+    Leader,
+    /// Was demoted, and still has to be taken out.
+    Leaving,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,6 +15,8 @@ pub(crate) enum MessageError {
     UnknownType(i32),
     #[error("raft message of type {0:?} must not come from a peer")]
     Local(MessageType),
+    #[error("raft message asks for a read without its context")]
+    NoContext,
     #[error("raft message holds an entry of the unknown type {0}")]
     UnknownEntry(i32),
     #[error("raft message holds a damaged snapshot")]
@@ -28,11 +30,12 @@ pub(crate) enum MessageError {
 pub(super) fn decode(bytes: &[u8], own_id: u64) -> Result<Message, MessageError> {
     let message = Message::decode(bytes).map_err(MessageError::Decode)?;
     let kind = MessageType::from_i32(message.msg_type).ok_or(MessageError::UnknownType(message.msg_type))?;
-    // Proposals and reads are not forwarded between members: the API forwards whole requests.
-    if raft::raw_node::is_local_msg(kind)
-        || matches!(kind, MessageType::MsgPropose | MessageType::MsgReadIndex)
-    {
+    // Proposals are not forwarded between members: the API forwards whole requests.
+    if raft::raw_node::is_local_msg(kind) || kind == MessageType::MsgPropose {
         return Err(MessageError::Local(kind));
+    }
+    if kind == MessageType::MsgReadIndex && message.entries.len() != 1 {
+        return Err(MessageError::NoContext);
     }
     if let Some(entry) = message.entries.iter().find(|entry| EntryType::from_i32(entry.entry_type).is_none())
     {
@@ -65,6 +68,7 @@ mod tests {
         check(&|m| m.msg_type = 99, "unknown type 99");
         check(&|m| m.msg_type = MessageType::MsgHup as i32, "must not come");
         check(&|m| m.msg_type = MessageType::MsgPropose as i32, "must not come");
+        check(&|m| m.msg_type = MessageType::MsgReadIndex as i32, "without its context");
         check(
             &|m| m.entries = vec![raft::eraftpb::Entry { entry_type: 7, ..Default::default() }],
             "unknown type 7",

@@ -1,38 +1,66 @@
-//! Linearizable reads: answered once a majority confirmed that this manager still leads, and from a state at least as new
-//! as that moment. All reads of a batch share one round.
+//! Linearizable reads: answered once a majority confirmed who leads, and from a state at least as new as that moment.
+//! Followers answer those that need only what is replicated. All reads of a batch share one round.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use swarm_model::Timestamp;
 
 use crate::api::Request;
 use crate::core::ManagerCore;
 use crate::door::{Effect, RequestId};
 
+/// Five heartbeats.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+
 type Batch = Vec<(RequestId, Request)>;
 
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    /// By the context of their round.
-    asked: BTreeMap<u64, Batch>,
+    /// By the context of their round, and since when they wait for it.
+    asked: BTreeMap<u64, (Timestamp, Batch)>,
     /// Confirmed, and the index that must be applied first.
     confirmed: Vec<(u64, Batch)>,
 }
 
 impl Reads {
-    pub fn ask(&mut self, round: u64, batch: Batch) {
-        self.asked.insert(round, batch);
+    pub fn ask(&mut self, round: u64, now: Timestamp, batch: Batch) {
+        self.asked.insert(round, (now, batch));
+    }
+
+    /// Those whose round must have been lost on its way to the leader.
+    fn take_overdue(&mut self, now: Timestamp) -> Batch {
+        let overdue = |at: Timestamp| now.since(at) >= ASK_AGAIN;
+        let rounds: Vec<u64> =
+            self.asked.iter().filter(|(_, (at, _))| overdue(*at)).map(|(round, _)| *round).collect();
+        rounds.iter().filter_map(|round| self.asked.remove(round)).flat_map(|(_, batch)| batch).collect()
     }
 
     pub fn confirm(&mut self, round: u64, index: u64) {
-        self.confirmed.extend(self.asked.remove(&round).map(|batch| (index, batch)));
+        self.confirmed.extend(self.asked.remove(&round).map(|(_, batch)| (index, batch)));
     }
 
     pub fn take_all(&mut self) -> impl Iterator<Item = RequestId> + use<> {
         let confirmed = std::mem::take(&mut self.confirmed).into_iter().map(|(_, batch)| batch);
-        std::mem::take(&mut self.asked).into_values().chain(confirmed).flatten().map(|(id, _)| id)
+        let asked = std::mem::take(&mut self.asked).into_values().map(|(_, batch)| batch);
+        asked.chain(confirmed).flatten().map(|(id, _)| id)
     }
 }
 
 impl ManagerCore {
+    pub(super) fn ask(&mut self, batch: Batch) {
+        if !batch.is_empty() {
+            let round = self.consensus.start_read();
+            self.reads.ask(round, self.now, batch);
+        }
+    }
+
+    /// A follower's question may be lost, and its leader does not answer before it has written in its term.
+    pub(super) fn ask_again(&mut self) {
+        let overdue = self.reads.take_overdue(self.now);
+        self.ask(overdue);
+    }
+
     pub(super) fn answer_reads(&mut self, effects: &mut Vec<Effect>) {
         let applied = self.store.applied();
         for (index, batch) in std::mem::take(&mut self.reads.confirmed) {

@@ -20,22 +20,29 @@ impl ManagerCore {
             return self.refuse_inbox(&admission::no_cluster(), effects);
         }
         if !self.consensus.is_leader() {
-            let leader = self.consensus.leader();
-            return self.refuse_inbox(&ApiError::NotLeader { leader }, effects);
+            return self.serve_as_follower(effects);
         }
-        if self.leader.is_none() {
-            // Leads, but does not yet know all that was committed before: a matter of one write to disk.
+        if self.leader.is_none() || self.consensus.is_handing_over() {
+            // Leads, but does not yet know all that was committed before, or not for long any more: a moment.
             return;
         }
         let (reads, writes): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.inbox).into_iter().partition(|(_, request)| request.is_read());
-        if !reads.is_empty() {
-            let round = self.consensus.start_read();
-            self.reads.ask(round, reads);
-        }
+        self.ask(reads);
         for (id, request) in writes {
             self.serve_write(id, request, effects);
         }
+    }
+
+    fn serve_as_follower(&mut self, effects: &mut Vec<Effect>) {
+        let leader = self.consensus.leader();
+        if leader.is_some() {
+            let (reads, rest): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.inbox).into_iter().partition(|(_, request)| request.is_replicated());
+            self.inbox = rest;
+            self.ask(reads);
+        }
+        self.refuse_inbox(&ApiError::NotLeader { leader }, effects);
     }
 
     fn refuse_inbox(&mut self, error: &ApiError, effects: &mut Vec<Effect>) {
@@ -62,6 +69,7 @@ impl ManagerCore {
             store: &self.store,
             now: self.now,
             node_state: &|node| leader.map_or(NodeState::Unknown, |leader| leader.node_state(node)),
+            council: &self.council,
             reservations: &self.writes.reservations,
             draw_id: &mut || self.ids.draw(),
         };
@@ -81,7 +89,7 @@ impl ManagerCore {
         Ok(())
     }
 
-    fn propose(&mut self, actions: Vec<Action>) -> Result<u64, ProposeError> {
+    pub(super) fn propose(&mut self, actions: Vec<Action>) -> Result<u64, ProposeError> {
         self.consensus.propose(Payload { at: self.now, actions }.encode())
     }
 
@@ -126,6 +134,9 @@ impl ManagerCore {
             Answer::Service(id) => {
                 Response::Service(sight.service(self.store.service(*id).ok_or_else(|| gone("service"))?))
             }
+            Answer::Member(id) => {
+                Response::Member(self.store.node(*id).cloned().ok_or_else(|| gone("node"))?)
+            }
             Answer::Image(name) => {
                 Response::Image(self.store.image(name).cloned().ok_or_else(|| gone("image"))?)
             }
@@ -133,12 +144,17 @@ impl ManagerCore {
     }
 
     pub(super) fn read(&self, request: Request) -> Result<Response, ApiError> {
-        views::read(&self.sight()?, request, self.watch.sequence())
+        match views::read_replicated(&self.store, &request) {
+            Some(answer) => answer,
+            None => views::read(&self.sight()?, request, self.watch.sequence()),
+        }
     }
 
     fn sight(&self) -> Result<Sight<'_>, ApiError> {
         match &self.leader {
-            Some(leader) => Ok(leader.sight(&self.store, self.config.node_id)),
+            Some(leader) => {
+                Ok(leader.sight(&self.store, &self.council, self.config.node_id, self.config.raft_id))
+            }
             None => Err(ApiError::NotLeader { leader: self.consensus.leader() }),
         }
     }

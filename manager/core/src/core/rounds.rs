@@ -100,6 +100,7 @@ impl ManagerCore {
                     leader.plan_settled(&applied.errors, &self.store);
                 }
             }
+            Proposer::Unseat => self.unseated(),
             Proposer::Registration => {}
         }
     }
@@ -114,9 +115,17 @@ impl ManagerCore {
         if leads && self.leader.is_none() {
             tracing::info!(raft.term = term, "this manager leads");
             self.leader = Some(Leader::new(term, &self.store, self.now));
+            self.unseated();
         }
         if !self.consensus.is_leader() {
-            self.refuse_lost(effects);
+            self.refuse_lost_writes(effects);
+        }
+        let reign = (term, self.consensus.leader());
+        if self.reign != reign {
+            self.reign = reign;
+            if !leads {
+                self.refuse_lost_reads(effects);
+            }
         }
         self.announce(effects);
     }
@@ -131,13 +140,22 @@ impl ManagerCore {
         self.refuse_lost(effects);
     }
 
-    /// What was proposed may or may not be committed by the next leader; what was to be read can be asked again there.
     fn refuse_lost(&mut self, effects: &mut Vec<Effect>) {
+        self.refuse_lost_writes(effects);
+        self.refuse_lost_reads(effects);
+    }
+
+    /// What was proposed may or may not be committed by the next leader.
+    fn refuse_lost_writes(&mut self, effects: &mut Vec<Effect>) {
         for proposer in self.writes.take_all() {
             if let Proposer::Request { id, .. } = proposer {
                 effects.push(Effect::Reply { id, result: Err(ApiError::outcome_unknown()) });
             }
         }
+    }
+
+    /// What was to be read can be asked again.
+    fn refuse_lost_reads(&mut self, effects: &mut Vec<Effect>) {
         let leader = self.consensus.leader();
         for id in self.reads.take_all() {
             effects.push(Effect::Reply { id, result: Err(ApiError::NotLeader { leader }) });

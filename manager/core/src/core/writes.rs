@@ -17,6 +17,8 @@ pub(super) enum Proposer {
     Plan,
     /// Nodes described themselves anew.
     Registration,
+    /// Members left.
+    Unseat,
 }
 
 #[derive(Debug, Default)]

@@ -34,6 +34,17 @@ pub(crate) enum Action {
         node: NodeId,
         engine: EngineDescription,
     },
+    /// A node that was promoted has its manager's certificate: from here on it is to be a Raft member.
+    SeatManager {
+        node: NodeId,
+        address: String,
+        raft_id: u64,
+    },
+    /// A node that was demoted is no Raft member any more.
+    UnseatManager {
+        node: NodeId,
+        raft_id: u64,
+    },
     RemoveNode {
         node: NodeId,
     },

@@ -66,6 +66,10 @@ pub(crate) enum ApplyError {
     NotPlaceable,
     #[error("states only rise")]
     WouldFall,
+    #[error("it is the last manager")]
+    LastManager,
+    #[error("it is not to be a manager, or is one already")]
+    NotSeatable,
 }
 
 /// Outcome of an entry: what changed, in order, and why each failed action changed nothing.
@@ -109,6 +113,10 @@ impl Store {
             Action::CreateNode(node) => self.create_node(stamp, *node),
             Action::UpdateNode { node, base, spec } => self.update_node(stamp, node, base, spec),
             Action::DescribeNode { node, engine } => self.describe_node(stamp, node, engine),
+            Action::SeatManager { node, address, raft_id } => {
+                self.seat_manager(stamp, node, address, raft_id)
+            }
+            Action::UnseatManager { node, raft_id } => self.unseat_manager(stamp, node, raft_id),
             Action::RemoveNode { node } => self.remove_node(node),
             Action::CreateService(service) => self.create_service(stamp, *service),
             Action::UpdateService(update) => self.update_service(stamp, *update),

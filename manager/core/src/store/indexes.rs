@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use swarm_model::{HostPort, Node, NodeId, PortMode, PortSpec, Service, ServiceId, Task, TaskId};
+use swarm_model::{HostPort, Node, NodeId, NodeRole, PortMode, PortSpec, Service, ServiceId, Task, TaskId};
 
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Indexes {
     nodes_by_hostname: BTreeSet<(String, NodeId)>,
     nodes_by_index: BTreeMap<u16, NodeId>,
+    /// Managers, and those that are about to be or were a moment ago.
+    managers: BTreeSet<NodeId>,
     services_by_name: BTreeMap<String, ServiceId>,
     /// Ingress ports only; host ports are the scheduler's matter.
     published: BTreeMap<HostPort, ServiceId>,
@@ -30,11 +32,19 @@ impl Indexes {
     pub fn add_node(&mut self, node: &Node) {
         self.nodes_by_hostname.insert((node.engine.hostname.clone(), node.id));
         self.nodes_by_index.insert(node.index, node.id);
+        if node.spec.role == NodeRole::Manager || node.raft_id.is_some() {
+            self.managers.insert(node.id);
+        }
     }
 
     pub fn remove_node(&mut self, node: &Node) {
         self.nodes_by_hostname.remove(&(node.engine.hostname.clone(), node.id));
         self.nodes_by_index.remove(&node.index);
+        self.managers.remove(&node.id);
+    }
+
+    pub fn managers(&self) -> impl Iterator<Item = NodeId> {
+        self.managers.iter().copied()
     }
 
     pub fn add_service(&mut self, service: &Service) {

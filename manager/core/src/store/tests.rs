@@ -44,6 +44,7 @@ pub(crate) fn node(number: u16) -> Node {
         index: number,
         next_address: Cluster::FIRST_TASK_OFFSET,
         manager_address: None,
+        raft_id: None,
     }
 }
 

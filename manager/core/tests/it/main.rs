@@ -4,6 +4,7 @@ mod chaos;
 mod checks;
 mod leadership;
 mod lifecycle;
+mod members;
 mod recovery;
 mod scheduler;
 mod sim;

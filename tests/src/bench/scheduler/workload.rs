@@ -83,6 +83,7 @@ impl Host {
             index: 1,
             next_address: 0,
             manager_address: None,
+            raft_id: None,
         })
     }
 }

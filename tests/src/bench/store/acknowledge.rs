@@ -37,7 +37,7 @@ pub fn measure(root: &Path, clients: u32, writes: u32) -> anyhow::Result<Measure
             times.extend(client.await??);
         }
         let whole = started.elapsed();
-        engine.stop(false).await;
+        engine.stop().await;
         check(directory.path(), clients, each).await?;
         Ok(Measured { times: Times::of(times).context("nothing was written")?, whole })
     })
@@ -70,7 +70,7 @@ async fn check(directory: &Path, clients: u32, last: u32) -> anyhow::Result<()> 
         let found = images.iter().find(|image| image.name == expected.name);
         ensure!(found.is_some_and(|found| found.digest == expected.digest), "an acknowledged write is gone");
     }
-    engine.stop(false).await;
+    engine.stop().await;
     Ok(())
 }
 

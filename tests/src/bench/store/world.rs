@@ -89,6 +89,7 @@ impl World {
                     | Effect::TruncateLog { .. }
                     | Effect::Publish(_)
                     | Effect::Leadership(_)
+                    | Effect::Members(_)
                     | Effect::Stop { .. } => {}
                 }
             }

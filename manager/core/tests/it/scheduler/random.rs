@@ -194,6 +194,7 @@ impl Twins {
             index: id.into(),
             next_address: 0,
             manager_address: None,
+            raft_id: None,
         };
         let state = [NodeState::Ready, NodeState::Down, NodeState::Unknown][usize::from(state)];
         let node = Arc::new(node);

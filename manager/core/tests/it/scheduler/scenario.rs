@@ -130,6 +130,7 @@ impl Scenario {
             index: count.into(),
             next_address: 0,
             manager_address: None,
+            raft_id: None,
         };
         self.scheduler.upsert_node(&Arc::new(node), words.state.unwrap_or(NodeState::Ready));
     }

@@ -61,10 +61,6 @@ impl Content {
 }
 
 impl Disk {
-    pub fn install(&mut self, state: CheckpointState) {
-        self.durable.install(state);
-    }
-
     pub fn write(&mut self, persist: Persist) {
         self.pending.push_back(persist);
     }

@@ -1,9 +1,7 @@
 //! A manager process: its core while it lives, its disk all the time.
 
-use prost011::Message as _;
-use raft::eraftpb::ConfState;
 use swarm_manager_core::ManagerCore;
-use swarm_manager_core::door::{CheckpointState, Config, Effect};
+use swarm_manager_core::door::{Config, Effect};
 use swarm_model::Timestamp;
 
 use super::disk::Disk;
@@ -23,19 +21,16 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// `members`: it is one of so many that already form a cluster.
-    pub fn new(index: usize, members: Option<usize>) -> Self {
-        let mut disk = Disk::default();
-        if let Some(members) = members {
-            let conf_state = ConfState { voters: (1..=members as u64).collect(), ..ConfState::default() };
-            disk.install(CheckpointState {
-                index: 1,
-                term: 1,
-                conf_state: conf_state.encode_to_vec().into(),
-                objects: Vec::new(),
-            });
+    pub fn new(index: usize) -> Self {
+        Self {
+            index,
+            core: None,
+            disk: Disk::default(),
+            life: 0,
+            leads: None,
+            is_cut: false,
+            wakeup_at: None,
         }
-        Self { index, core: None, disk, life: 0, leads: None, is_cut: false, wakeup_at: None }
     }
 
     pub fn start(&mut self, seed: [u8; 32], now: Timestamp) -> Vec<Effect> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
-use swarm_manager_core::api::{ApiError, Change, Request, Response, TaskView};
+use swarm_manager_core::api::{ApiError, Change, ManagerStatus, Request, Response, TaskView};
 use swarm_manager_core::door::{Effect, Event, Leadership, RequestId, SessionId};
 use swarm_model::{AgentMessage, DesiredState, ManagerMessage, NodeId, Registration, TaskState, Timestamp};
 
@@ -72,7 +72,7 @@ pub struct World {
 }
 
 impl World {
-    /// Managers that hold an empty cluster together already, and no agents.
+    /// Managers with empty disks that are in no cluster yet, and no agents.
     pub fn new(seed: u64, managers: usize) -> Self {
         let mut world = Self {
             seed,
@@ -92,21 +92,30 @@ impl World {
             trace: Vec::new(),
         };
         for index in 0..managers {
-            let members = (managers > 1).then_some(managers);
-            world.managers.push(Manager::new(index, members));
-            world.start(index);
+            world.add_manager(index);
         }
         world
     }
 
-    /// A cluster that was created through the API, with agents connected on as many nodes. The first node is the first
-    /// manager's.
+    /// Another manager process, with an empty disk.
+    pub fn add_manager(&mut self, index: usize) {
+        assert_eq!(index, self.managers.len());
+        self.managers.push(Manager::new(index));
+        self.start(index);
+    }
+
+    /// A cluster that was created through the API and joined by the other managers, with agents connected on as many
+    /// nodes. The first nodes are the managers'.
     pub fn with_agents(seed: u64, managers: usize, agents: usize) -> Self {
         let mut world = Self::new(seed, managers);
         let first = specs::new_node(0, true);
         world
             .ask(Request::CreateCluster(Box::new(specs::create_cluster(first))))
             .expect("a cluster is created");
+        for index in 1..managers {
+            world.ask(Request::AdmitNode(specs::new_node(index, true))).expect("a manager is admitted");
+        }
+        world.run_until("all managers vote", |world| world.voting() == managers);
         for index in 0..agents {
             world.join(index);
         }
@@ -118,8 +127,8 @@ impl World {
 
     /// Node `index` becomes a member, and its agent starts.
     pub fn join(&mut self, index: usize) {
-        let new = specs::new_node(index, index == 0);
-        if index > 0 {
+        let new = specs::new_node(index, index < self.managers.len());
+        if index >= self.managers.len() {
             self.ask(Request::AdmitNode(new.clone())).expect("a node is admitted");
         }
         self.agents.push(Agent::new(new.id, new.engine));
@@ -256,6 +265,7 @@ impl World {
                 }
                 checks::check(self);
             }
+            Effect::Members(_) => {}
             Effect::Leadership(leadership) => self.leadership(index, leadership),
             Effect::Stop { reason } => panic!("seed {}: manager {index} stopped: {reason}", self.seed),
         }
@@ -470,7 +480,7 @@ impl World {
 
     /// Asks whoever leads, once there is a leader.
     pub fn ask(&mut self, request: Request) -> Result<Response, ApiError> {
-        if self.managers.len() > 1 || !matches!(request, Request::CreateCluster(_)) {
+        if !matches!(request, Request::CreateCluster(_)) {
             self.run_until("there is a leader", |world| world.leader().is_some());
         }
         let id = self.send(request);
@@ -487,6 +497,12 @@ impl World {
             Ok(Response::Nodes(nodes)) => nodes,
             other => panic!("nodes: {other:?}"),
         }
+    }
+
+    /// Managers that vote and can be reached, as the leader sees it.
+    pub fn voting(&mut self) -> usize {
+        let votes = |status| matches!(status, Some(ManagerStatus::Leader | ManagerStatus::Reachable));
+        self.nodes().iter().filter(|view| votes(view.manager)).count()
     }
 
     pub fn tasks(&mut self, service: &str) -> Vec<TaskView> {

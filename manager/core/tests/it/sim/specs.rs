@@ -13,7 +13,7 @@ use swarm_model::{
 };
 
 pub fn node_id(index: usize) -> NodeId {
-    NodeId::from_u128(1_000 + index as u128)
+    NodeId::from_u128(1 + index as u128)
 }
 
 pub fn new_node(index: usize, manager: bool) -> NewNode {

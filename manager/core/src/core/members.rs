@@ -1,0 +1,121 @@
+//! Keeps the Raft membership what the replicated nodes say, tells the shell who the members are, and knows what becomes
+//! of a manager that would leave.
+
+use std::collections::BTreeSet;
+
+use swarm_model::NodeRole;
+
+use crate::api::ManagerStatus;
+use crate::core::ManagerCore;
+use crate::core::writes::Proposer;
+use crate::door::{Effect, Member};
+use crate::members::{Membership, Situation, Step};
+use crate::store::{Action, Store};
+
+/// What is known of the managers as Raft members.
+#[derive(Debug, Default)]
+pub(crate) struct Council {
+    pub membership: Membership,
+    pub reachable: BTreeSet<u64>,
+    /// As last told to the shell.
+    told: Vec<Member>,
+    /// An action about a member that left is under way.
+    unseating: bool,
+}
+
+impl ManagerCore {
+    /// Before requests are admitted and views are shown: they look at it.
+    pub(super) fn look_around(&mut self) {
+        let membership = self.consensus.membership();
+        let reachable = self.consensus.reachable(self.now);
+        if membership == self.council.membership && reachable == self.council.reachable {
+            return;
+        }
+        self.council.membership = membership;
+        self.council.reachable = reachable;
+        for node in self.store.managers() {
+            self.watch.node(node.id);
+        }
+    }
+
+    /// One step towards the membership that is wanted.
+    pub(super) fn steer_members(&mut self) {
+        if self.leader.is_none() || !self.consensus.may_change_members() {
+            return;
+        }
+        let wanted = wanted(&self.store);
+        let consensus = &self.consensus;
+        let situation = Situation {
+            own: self.config.raft_id,
+            membership: &self.council.membership,
+            wanted: &wanted,
+            reachable: &self.council.reachable,
+            caught_up: &|id| consensus.has_caught_up(id),
+        };
+        match situation.next_step() {
+            Some(Step::Change(change)) => {
+                tracing::info!(?change, "changing the members");
+                self.consensus.change_members(change);
+            }
+            Some(Step::HandOver { to }) => {
+                tracing::info!(raft.to = to, "handing leadership over: this node is to be no manager");
+                self.consensus.hand_over(to);
+            }
+            None => self.unseat(),
+        }
+    }
+
+    /// Nodes that were demoted and have left are told so by the store.
+    fn unseat(&mut self) {
+        let Membership { voters, learners } = &self.council.membership;
+        let is_member = |id: &u64| voters.contains(id) || learners.contains(id);
+        let left = self.store.managers().filter(|node| node.spec.role == NodeRole::Worker);
+        let left = left.filter_map(|node| Some((node.id, node.raft_id.filter(|id| !is_member(id))?)));
+        let actions: Vec<_> = left.map(|(node, raft_id)| Action::UnseatManager { node, raft_id }).collect();
+        if actions.is_empty() || self.council.unseating {
+            return;
+        }
+        if let Ok(proposal) = self.propose(actions) {
+            self.council.unseating = true;
+            self.writes.add(proposal, Proposer::Unseat);
+        }
+    }
+
+    pub(super) fn unseated(&mut self) {
+        self.council.unseating = false;
+    }
+
+    /// Whom the shell may meet as managers.
+    pub(super) fn tell_members(&mut self, effects: &mut Vec<Effect>) {
+        let managers = self.store.managers();
+        let seated = managers.filter_map(|node| {
+            Some(Member { raft_id: node.raft_id?, node: node.id, address: node.manager_address.clone()? })
+        });
+        let members: Vec<Member> = seated.collect();
+        if members != self.council.told {
+            self.council.told.clone_from(&members);
+            effects.push(Effect::Members(members));
+        }
+    }
+}
+
+impl Council {
+    pub fn status(&self, raft_id: Option<u64>, role: NodeRole, leader: u64) -> Option<ManagerStatus> {
+        let Some(id) = raft_id else {
+            return (role == NodeRole::Manager).then_some(ManagerStatus::Joining);
+        };
+        Some(match (role, self.membership.voters.contains(&id)) {
+            (NodeRole::Worker, _) => ManagerStatus::Leaving,
+            (NodeRole::Manager, _) if id == leader => ManagerStatus::Leader,
+            (NodeRole::Manager, _) if !self.reachable.contains(&id) => ManagerStatus::Unreachable,
+            (NodeRole::Manager, true) => ManagerStatus::Reachable,
+            (NodeRole::Manager, false) => ManagerStatus::Joining,
+        })
+    }
+}
+
+/// Raft ids of the nodes that are to be managers and can be.
+pub(crate) fn wanted(store: &Store) -> BTreeSet<u64> {
+    let managers = store.managers().filter(|node| node.spec.role == NodeRole::Manager);
+    managers.filter_map(|node| node.raft_id).collect()
+}
