@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use swarm_model::NodeRole;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 /// Opening a connection, TLS included. A manager that takes longer is as good as down.
@@ -29,6 +31,8 @@ pub struct UnreachableError {
 pub struct Managers {
     dial: Arc<Dial>,
     known: Arc<Mutex<Known>>,
+    /// What the managers say that this node is to be.
+    role: Arc<watch::Sender<Option<NodeRole>>>,
     /// The last connection for image content.
     content: Arc<Mutex<Option<(String, Channel)>>>,
 }
@@ -45,7 +49,7 @@ impl Managers {
     pub fn new(
         dial: impl Fn(String) -> BoxFuture<'static, Result<Channel, UnreachableError>> + Send + Sync + 'static,
     ) -> Self {
-        Self { dial: Arc::new(dial), known: Arc::default(), content: Arc::default() }
+        Self { dial: Arc::new(dial), known: Arc::default(), role: Arc::default(), content: Arc::default() }
     }
 
     pub(crate) async fn dial(&self, manager: &str) -> Result<Channel, UnreachableError> {
@@ -73,6 +77,20 @@ impl Managers {
 
     pub(crate) fn set_current(&self, manager: String) {
         self.known.lock().current = Some(manager);
+    }
+
+    pub(crate) fn set_role(&self, role: NodeRole) {
+        self.role.send_if_modified(|told| told.replace(role) != Some(role));
+    }
+
+    /// What the managers say that this node is to be; `None` until they have said it.
+    pub fn role(&self) -> watch::Receiver<Option<NodeRole>> {
+        self.role.subscribe()
+    }
+
+    /// `host:port` of every known manager, the session's first.
+    pub fn addresses(&self) -> Vec<String> {
+        self.candidates()
     }
 
     pub(crate) fn set_addresses(&self, addresses: Vec<String>) {

@@ -132,6 +132,7 @@ async fn receive(
             ManagerMessage::Welcome(welcome) => {
                 managers.set_current(manager.to_owned());
                 managers.set_addresses(welcome.managers.clone());
+                managers.set_role(welcome.role);
                 answers
                     .send(Event::SessionMessage { session, message: ManagerMessage::Welcome(welcome) })
                     .await;

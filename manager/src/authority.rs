@@ -2,11 +2,12 @@
 //!
 //! A node's id comes of its public key, so a join that is repeated with the same key is the same node.
 
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use swarm_manager_core::api::{ApiError, NewNode, Request, Response};
-use swarm_model::{Cluster, EngineDescription, NodeId, NodeRole, Platform, Resources};
+use swarm_model::{Cluster, EngineDescription, Node, NodeId, NodeRole, Platform, Resources};
 use swarm_pki::{Authority, AuthorityError, JoinSecret, JoinToken, NodeIdentity, SigningRequest};
 
 use crate::engine::Engine;
@@ -28,6 +29,8 @@ pub struct Candidate {
     pub token: String,
     pub hostname: String,
     pub data_address: String,
+    /// Where it will answer, if it becomes a manager.
+    pub manager_address: String,
 }
 
 /// A new member's certificate.
@@ -37,6 +40,8 @@ pub struct Admission {
     /// PEM, leaf first.
     pub certificate_chain: String,
     pub managers: Vec<String>,
+    /// Of a manager.
+    pub raft_id: Option<u64>,
 }
 
 /// Why a node was not admitted; for its operator. It never repeats the token.
@@ -49,11 +54,10 @@ pub enum AdmissionError {
          worker` on a manager prints the current one"
     )]
     Refused,
-    #[error(
-        "this version of the cluster runs one manager; join as a worker, with the token that `swarmctl cluster \
-         join-token worker` prints on the manager"
-    )]
-    SecondManager,
+    #[error("node {0} is no member of this cluster any more")]
+    Stranger(NodeId),
+    #[error("this manager was demoted, and the others still have to take it out; ask again in a moment")]
+    Leaving,
     #[error("{what} {value:?} is not valid")]
     Description { what: &'static str, value: String },
     #[error("the signing request was refused")]
@@ -113,17 +117,65 @@ impl ClusterAuthority {
         let role = self.role_of(&token, &cluster, &authority)?;
         let request = SigningRequest::parse(&candidate.request).map_err(AdmissionError::Request)?;
         let node = NewNode::id_of_key(&request.key_digest());
-        if role == NodeRole::Manager {
-            return Err(AdmissionError::SecondManager);
-        }
         self.enter(node, role, candidate).await?;
-        let identity = NodeIdentity { node, role, cluster: cluster.id };
-        let chain = authority.issue(&request, &identity, SystemTime::now());
+        let member = self.member(node).await?;
+        self.certify(&request, &cluster, &authority, &member, role).await
+    }
+
+    /// Signs a new key of the member `node`, with the role that it has now.
+    ///
+    /// # Errors
+    /// It is no member, its request is refused, or the manager cannot write.
+    pub async fn renew(
+        &self,
+        node: NodeId,
+        request: &str,
+        manager_address: String,
+    ) -> Result<Admission, AdmissionError> {
+        let cluster = self.cluster().await?;
+        let authority = load(&cluster)?;
+        let request = SigningRequest::parse(request).map_err(AdmissionError::Request)?;
+        let member = self.member(node).await?;
+        let member = match (member.spec.role, member.raft_id) {
+            (NodeRole::Worker, Some(_)) => return Err(AdmissionError::Leaving),
+            (NodeRole::Worker, None) | (NodeRole::Manager, Some(_)) => member,
+            (NodeRole::Manager, None) => {
+                let address = checked_address(manager_address)?;
+                match self.engine.request(Request::SeatManager { node, address }).await? {
+                    Response::Member(member) => member,
+                    other => unreachable!("SeatManager is answered by a member, not by {other:?}"),
+                }
+            }
+        };
+        let role = member.spec.role;
+        self.certify(&request, &cluster, &authority, &member, role).await
+    }
+
+    async fn certify(
+        &self,
+        request: &SigningRequest,
+        cluster: &Cluster,
+        authority: &Authority,
+        member: &Node,
+        role: NodeRole,
+    ) -> Result<Admission, AdmissionError> {
+        let identity = NodeIdentity { node: member.id, role, cluster: cluster.id };
+        let chain = authority.issue(request, &identity, SystemTime::now());
         Ok(Admission {
             identity,
             certificate_chain: chain.map_err(AdmissionError::Authority)?,
             managers: self.managers().await?,
+            raft_id: member.raft_id,
         })
+    }
+
+    async fn member(&self, node: NodeId) -> Result<Arc<Node>, AdmissionError> {
+        match self.engine.request(Request::GetMember { node }).await {
+            Ok(Response::Member(member)) => Ok(member),
+            Err(ApiError::NotFound { .. }) => Err(AdmissionError::Stranger(node)),
+            Err(error) => Err(error.into()),
+            Ok(other) => unreachable!("GetMember is answered by a member, not by {other:?}"),
+        }
     }
 
     /// Both secrets are compared whatever the first comparison says, each in constant time.
@@ -162,7 +214,11 @@ impl ClusterAuthority {
             data_address: data_address.map_err(|_| refuse("data address", &candidate.data_address))?,
             version: String::new(),
         };
-        let node = NewNode { id, role, engine, manager_address: None };
+        let manager_address = match role {
+            NodeRole::Worker => None,
+            NodeRole::Manager => Some(checked_address(candidate.manager_address)?),
+        };
+        let node = NewNode { id, role, engine, manager_address };
         self.engine.request(Request::AdmitNode(node)).await?;
         Ok(())
     }
@@ -172,6 +228,17 @@ impl ClusterAuthority {
             Response::Secrets(cluster) => Ok(cluster),
             other => unreachable!("GetClusterSecrets is answered by secrets, not by {other:?}"),
         }
+    }
+}
+
+/// `host:port`, as a manager says of itself. Other managers will dial it.
+fn checked_address(address: String) -> Result<String, AdmissionError> {
+    match address.parse::<SocketAddrV4>() {
+        Ok(parsed) if !parsed.ip().is_unspecified() && parsed.port() != 0 => Ok(address),
+        Ok(_) | Err(_) => Err(AdmissionError::Description {
+            what: "manager address",
+            value: address.chars().take(MAX_HOSTNAME_BYTES).collect(),
+        }),
     }
 }
 

@@ -58,6 +58,8 @@ pub struct ManagerConfig {
     pub listen: SocketAddrV4,
     /// `host:port` by which nodes reach it.
     pub advertise: String,
+    /// Its number among the Raft members, as it was given with its certificate; `None`: the first manager's.
+    pub raft_id: Option<u64>,
     /// Of the node that it runs on.
     pub engine: EngineDescription,
     /// Registries that are spoken to without encryption.
@@ -153,12 +155,22 @@ impl Manager {
     /// # Errors
     /// The port is taken, or the disk refused or is damaged. Nothing is left running.
     pub async fn open(config: ManagerConfig, credentials: &Credentials) -> Result<Self, ManagerError> {
-        // Without it, an empty manager would come up and deny that there is a cluster.
+        // Without it, an empty manager would come up, and deny that there is a cluster or forget whom it voted for.
         let log = config.directory.join("log");
         if !log.is_dir() {
             return Err(ManagerError::NoLog { path: log });
         }
+        Self::join(config, credentials).await
+    }
+
+    /// Begins as a manager that the others admitted, and serves; it has its log from them. A join that was cut off goes
+    /// on where it was. The directory must hold nothing of an earlier membership.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn join(config: ManagerConfig, credentials: &Credentials) -> Result<Self, ManagerError> {
         let listener = listen(config.listen).await?;
+        make_directory(&config.directory)?;
         Self::start(&config, listener, credentials)
     }
 
@@ -173,7 +185,7 @@ impl Manager {
         }
         let tls = Arc::new(ArcSwap::new(server_config(credentials).map_err(ManagerError::Tls)?));
         let port = local_port(&listener, config.listen)?;
-        let raft_id = first_raft_id(identity.node);
+        let raft_id = config.raft_id.unwrap_or_else(|| first_raft_id(identity.node));
         let dialler = Dialler::new(credentials).map_err(ManagerError::Tls)?;
         let (peers, losses) = Peers::new(dialler, raft_id, config.advertise.clone());
         let core = Config { node_id: identity.node, raft_id, seed: random()?, tick: Config::TICK };

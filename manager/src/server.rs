@@ -6,6 +6,7 @@
 mod access;
 mod authority;
 mod clusters;
+mod forward;
 mod images;
 mod logs;
 mod nodes;
@@ -39,6 +40,7 @@ use crate::logs::Logs;
 use crate::peers::Peers;
 use crate::text::chain;
 pub use access::{Audience, Door, Guarded};
+use forward::{Forward, Led};
 
 /// Of any message to a manager. The largest spec has a third of it.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
@@ -77,12 +79,13 @@ impl Services {
         let raft =
             raft::RaftCalls { engine: engine(), peers: self.peers.clone(), stopping: self.stopping.clone() };
         let authority = authority::AuthorityCalls { authority: self.authority.clone() };
+        let forward = Forward { engine: engine(), peers: self.peers.clone() };
         let mut routes = Routes::builder();
         macro_rules! add {
             ($($module:ident::$server:ident($calls:expr);)*) => {$(
                 let service = v1::$module::$server::new($calls)
                     .max_decoding_message_size(MAX_MESSAGE_BYTES);
-                routes.add_service(Guarded::new(service, door));
+                routes.add_service(Guarded::new(Led::new(service, forward.clone()), door));
             )*};
         }
         add! {

@@ -153,10 +153,22 @@ pub enum NodeCommand {
         node: String,
         #[arg(long, value_enum)]
         availability: Option<Availability>,
+        #[arg(long, value_enum)]
+        role: Option<Role>,
         #[arg(long, value_parser = parse::label, value_name = "KEY=VALUE")]
         label_add: Vec<(String, String)>,
         #[arg(long, value_name = "KEY")]
         label_rm: Vec<String>,
+    },
+    /// Make nodes managers
+    Promote {
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
+    /// Make managers workers
+    Demote {
+        #[arg(required = true)]
+        nodes: Vec<String>,
     },
     /// Remove nodes from the cluster
     #[command(visible_alias = "remove")]

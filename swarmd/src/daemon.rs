@@ -40,6 +40,10 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
     info!(socket = %socket.display(), "swarmd is ready");
     systemd::ready();
 
+    let roles = {
+        let node = Arc::clone(&node);
+        tokio::spawn(async move { node.follow_role().await })
+    };
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
@@ -49,6 +53,7 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
     if let Err(error) = &outcome {
         error!(%error, "swarmd stops");
     }
+    roles.abort();
     node.stop().await;
     server.abort();
     let _ = std::fs::remove_file(&socket);

@@ -1,19 +1,26 @@
 //! The node's membership: in no cluster, or in one as worker or manager. Remembered on disk; one change at a time.
 
 mod address;
+mod departure;
 mod local;
 mod membership;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use swarm_model::EngineDescription;
 use swarm_pki::Credentials;
-use tokio::sync::{Mutex, watch};
-use tracing::info;
+use tokio::sync::{Mutex, Notify, watch};
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::door::ManagerDoor;
 pub use local::LocalService;
 use membership::{Membership, Place};
+
+/// Before a change of role is tried again.
+const ROLE_RETRY: Duration = Duration::from_millis(500);
 
 /// The node, for as long as the daemon runs.
 pub struct Node {
@@ -22,6 +29,8 @@ pub struct Node {
     /// Held while the membership changes: one change at a time.
     change: Mutex<()>,
     membership: Mutex<Option<Membership>>,
+    /// The managers may have said that the node is to be something else.
+    news: Arc<Notify>,
     /// Raised when the node's manager cannot go on.
     failure: watch::Sender<Option<String>>,
 }
@@ -39,6 +48,7 @@ impl Node {
             door,
             change: Mutex::new(()),
             membership: Mutex::new(None),
+            news: Arc::default(),
             failure: watch::Sender::new(None),
         };
         let Some(record) = place.record()? else { return Ok(node) };
@@ -71,7 +81,58 @@ impl Node {
         }
     }
 
+    /// Makes the node what the managers say that it is to be: a worker that is promoted, a manager that is demoted.
+    pub async fn follow_role(&self) {
+        loop {
+            self.news.notified().await;
+            while let Err(error) = self.change_role().await {
+                warn!(error = format!("{error:#}"), "the node cannot change its role yet");
+                tokio::time::sleep(ROLE_RETRY).await;
+            }
+        }
+    }
+
+    async fn change_role(&self) -> anyhow::Result<()> {
+        let _change = self.change.lock().await;
+        let (credentials, advertise, managers) = match &*self.membership.lock().await {
+            Some(member) => {
+                let told = *member.managers().role().borrow();
+                if told.is_none_or(|told| told == member.credentials().identity().role) {
+                    return Ok(());
+                }
+                let advertise = member.record().advertise.to_string();
+                (Arc::clone(member.credentials()), advertise, member.managers().addresses())
+            }
+            None => return Ok(()),
+        };
+        let renewed = swarm_pki::renew(&credentials, &managers, &advertise).await?;
+        let role = renewed.credentials.identity().role;
+        if role == credentials.identity().role {
+            return Ok(());
+        }
+        let Some(member) = self.membership.lock().await.take() else { return Ok(()) };
+        let engine = self.engine(member.record().data_address);
+        match member.change(&self.config, engine, renewed, &self.door).await {
+            Ok(changed) => {
+                info!(?role, "this node has another role now");
+                self.keep(changed).await;
+            }
+            Err(error) => {
+                // With its new role written down, the next start of the daemon tries again.
+                let _ = self.failure.send(Some(format!("cannot go on as {role:?}: {error:#}")));
+            }
+        }
+        Ok(())
+    }
+
     async fn keep(&self, membership: Membership) {
+        let (mut role, news) = (membership.managers().role(), Arc::clone(&self.news));
+        role.mark_changed();
+        tokio::spawn(async move {
+            while role.changed().await.is_ok() {
+                news.notify_one();
+            }
+        });
         if let Some(failed) = membership.failure() {
             let failure = self.failure.clone();
             tokio::spawn(async move {

@@ -147,8 +147,15 @@ impl Session {
     pub async fn welcome(&self, addresses: &[SocketAddr]) {
         let managers = addresses.iter().map(ToString::to_string).collect();
         let gateway_pool = "10.192.0.0/10".parse().unwrap();
-        let welcome =
-            Welcome { cluster: CLUSTER, node: NODE, index: 1, gateway_pool, heartbeat_ms: 1_000, managers };
+        let welcome = Welcome {
+            cluster: CLUSTER,
+            node: NODE,
+            index: 1,
+            gateway_pool,
+            heartbeat_ms: 1_000,
+            role: swarm_model::NodeRole::Worker,
+            managers,
+        };
         self.send(ManagerMessage::Welcome(welcome)).await;
     }
 

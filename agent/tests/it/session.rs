@@ -61,6 +61,7 @@ async fn heartbeats_come_at_the_told_interval() {
         index: 1,
         gateway_pool: "10.192.0.0/10".parse().unwrap(),
         heartbeat_ms: 100,
+        role: swarm_model::NodeRole::Worker,
         managers: Vec::new(),
     };
     session.send(ManagerMessage::Welcome(welcome)).await;
@@ -127,6 +128,7 @@ async fn another_cluster_is_refused_and_named() {
         index: 1,
         gateway_pool: "10.192.0.0/10".parse().unwrap(),
         heartbeat_ms: 100,
+        role: swarm_model::NodeRole::Worker,
         managers: Vec::new(),
     };
     session.send(ManagerMessage::Welcome(welcome)).await;

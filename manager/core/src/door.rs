@@ -223,6 +223,8 @@ pub enum CloseReason {
     UnknownNode(NodeId),
     #[error("node {0} opened a newer session")]
     Superseded(NodeId),
+    #[error("the role of node {0} changed: its certificate has to be renewed")]
+    RoleChanged(NodeId),
     #[error("nothing was heard of node {0} for too long")]
     Silent(NodeId),
     #[error("this manager has stopped")]

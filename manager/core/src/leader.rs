@@ -13,7 +13,7 @@ mod timers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use swarm_model::{EngineDescription, NodeId, NodeState, Resources, ServiceId, TaskId, Timestamp};
+use swarm_model::{EngineDescription, NodeId, NodeRole, NodeState, Resources, ServiceId, TaskId, Timestamp};
 
 use crate::core::Council;
 use crate::dispatcher::{Assignments, Fleet, Gates, Mesh, Observations, heartbeat_interval};
@@ -40,6 +40,8 @@ pub(crate) struct Leader {
     /// Services to reconcile at the end of the batch.
     dirty: BTreeSet<ServiceId>,
     timers: Timers,
+    /// What nodes were told to be, on the sessions that are open.
+    told_roles: BTreeMap<NodeId, NodeRole>,
     /// What nodes said about themselves that the store does not know yet.
     descriptions: BTreeMap<NodeId, EngineDescription>,
 }
@@ -58,6 +60,7 @@ impl Leader {
             planner: Planner::default(),
             dirty: store.service_ids().collect(),
             timers: Timers::default(),
+            told_roles: BTreeMap::new(),
             descriptions: BTreeMap::new(),
         };
         let interval = leader.interval(store);

@@ -13,6 +13,8 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
+use super::forward;
+
 /// Kinds of callers that a call is open to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
@@ -32,6 +34,7 @@ use Audience::{Everyone, Managers, Nodes, Operators};
 pub const TABLE: &[(&str, Audience)] = &[
     ("/swarm.v1.CertificateAuthority/GetRoot", Everyone),
     ("/swarm.v1.CertificateAuthority/IssueNodeCertificate", Everyone),
+    ("/swarm.v1.CertificateAuthority/RenewNodeCertificate", Nodes),
     ("/swarm.v1.Clusters/Get", Operators),
     ("/swarm.v1.Clusters/GetJoinToken", Operators),
     ("/swarm.v1.Clusters/RotateJoinToken", Operators),
@@ -136,6 +139,7 @@ where
         if self.door == Door::Local {
             request.extensions_mut().insert(Caller::Operator);
         }
+        forward::unwrap(&mut request);
         let caller = request.extensions().get::<Caller>().copied();
         match check(request.uri().path(), caller) {
             Ok(()) => Either::Left(self.service.call(request)),
@@ -191,9 +195,14 @@ mod tests {
         let everyone =
             ["/swarm.v1.CertificateAuthority/GetRoot", "/swarm.v1.CertificateAuthority/IssueNodeCertificate"];
         assert_eq!(allowed(Caller::Anyone), everyone);
-        let of_nodes = ["/swarm.v1.Images/GetBlob", "/swarm.v1.Logs/Publish", "/swarm.v1.Sessions/Open"];
+        let of_nodes = [
+            "/swarm.v1.CertificateAuthority/RenewNodeCertificate",
+            "/swarm.v1.Images/GetBlob",
+            "/swarm.v1.Logs/Publish",
+            "/swarm.v1.Sessions/Open",
+        ];
         assert_eq!(allowed(node(NodeRole::Worker)), [&everyone[..], &of_nodes].concat());
-        let of_managers = [&everyone[..], &of_nodes[..2], &["/swarm.v1.Raft/Send"], &of_nodes[2..]].concat();
+        let of_managers = [&everyone[..], &of_nodes[..3], &["/swarm.v1.Raft/Send"], &of_nodes[3..]].concat();
         assert_eq!(allowed(node(NodeRole::Manager)), of_managers);
         assert!(!allowed(Caller::Operator).contains(&"/swarm.v1.Sessions/Open"));
         assert!(allowed(Caller::Operator).contains(&"/swarm.v1.Services/Create"));

@@ -5,8 +5,9 @@ use swarm_proto::v1::certificate_authority_server::CertificateAuthority;
 use tonic::{Code, Request, Response, Status};
 use tracing::info;
 
+use super::sessions::calling_node;
 use super::status::from_api;
-use crate::authority::{AdmissionError, Candidate, ClusterAuthority};
+use crate::authority::{Admission, AdmissionError, Candidate, ClusterAuthority};
 use crate::text::chain;
 
 pub struct AuthorityCalls {
@@ -36,17 +37,35 @@ impl CertificateAuthority for AuthorityCalls {
                 token: request.token,
                 hostname: request.hostname,
                 data_address: request.data_address,
+                manager_address: request.manager_address,
             })
             .await?;
         let identity = admission.identity;
         info!(node.id = %identity.node, node.hostname = hostname, "a node joined");
-        Ok(Response::new(v1::IssueNodeCertificateResponse {
-            node_id: identity.node.to_string(),
-            role: v1::NodeRole::from(identity.role) as i32,
-            certificate_chain: admission.certificate_chain,
-            cluster_id: identity.cluster.to_string(),
-            managers: admission.managers,
-        }))
+        Ok(Response::new(issued(admission)))
+    }
+
+    async fn renew_node_certificate(
+        &self,
+        request: Request<v1::RenewNodeCertificateRequest>,
+    ) -> Result<Response<v1::IssueNodeCertificateResponse>, Status> {
+        let node = calling_node(&request)?;
+        let v1::RenewNodeCertificateRequest { csr, manager_address } = request.into_inner();
+        let admission = self.authority.renew(node, &csr, manager_address).await?;
+        info!(node.id = %node, role = ?admission.identity.role, "renewed a node's certificate");
+        Ok(Response::new(issued(admission)))
+    }
+}
+
+fn issued(admission: Admission) -> v1::IssueNodeCertificateResponse {
+    let identity = admission.identity;
+    v1::IssueNodeCertificateResponse {
+        node_id: identity.node.to_string(),
+        role: v1::NodeRole::from(identity.role) as i32,
+        certificate_chain: admission.certificate_chain,
+        cluster_id: identity.cluster.to_string(),
+        managers: admission.managers,
+        raft_id: admission.raft_id.unwrap_or(0),
     }
 }
 
@@ -54,8 +73,8 @@ impl From<AdmissionError> for Status {
     fn from(error: AdmissionError) -> Self {
         let code = match &error {
             AdmissionError::Api(error) => return from_api(error),
-            AdmissionError::Refused => Code::PermissionDenied,
-            AdmissionError::SecondManager => Code::FailedPrecondition,
+            AdmissionError::Refused | AdmissionError::Stranger(_) => Code::PermissionDenied,
+            AdmissionError::Leaving => Code::FailedPrecondition,
             AdmissionError::Token(_) | AdmissionError::Description { .. } | AdmissionError::Request(_) => {
                 Code::InvalidArgument
             }

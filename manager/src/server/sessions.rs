@@ -135,7 +135,7 @@ impl Outbound {
                 not_leader(message, address.as_deref())
             }
             CloseReason::UnknownNode(_) => Status::permission_denied(message),
-            CloseReason::Superseded(_) => Status::aborted(message),
+            CloseReason::Superseded(_) | CloseReason::RoleChanged(_) => Status::aborted(message),
             CloseReason::Silent(_) => Status::deadline_exceeded(message),
             CloseReason::Stopped => Status::unavailable(message),
         }

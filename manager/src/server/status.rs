@@ -1,8 +1,10 @@
 //! Refusals as gRPC statuses. The message is the operator's text; a status of a manager that does not lead names the
 //! leader's address in the trailer `swarm-leader`.
 
+use http::HeaderMap;
 use swarm_manager_core::api::ApiError;
 use swarm_proto::convert::ConvertError;
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use crate::images::ImageError;
@@ -22,7 +24,16 @@ pub fn from_api(error: &ApiError) -> Status {
         ApiError::FailedPrecondition(_) => Code::FailedPrecondition,
         ApiError::NotLeader { .. } | ApiError::Unavailable(_) => Code::Unavailable,
     };
-    Status::new(code, chain(error))
+    let mut status = Status::new(code, chain(error));
+    if let ApiError::NotLeader { .. } = error {
+        status.metadata_mut().insert(LEADER_TRAILER, MetadataValue::from_static(""));
+    }
+    status
+}
+
+/// Whether a manager answered that it does not lead, and so has done nothing.
+pub fn is_not_leader(headers: &HeaderMap) -> bool {
+    headers.contains_key(LEADER_TRAILER)
 }
 
 pub fn from_convert(error: &ConvertError) -> Status {

@@ -32,7 +32,8 @@ async fn a_worker_does_not_speak_raft_and_an_operator_opens_no_session() {
     let worker = cluster.join("node-2").await;
     let channel = Dialler::new(&worker).unwrap().connect(&cluster.address()).await.unwrap();
     let mut raft = v1::raft_client::RaftClient::new(channel);
-    let sent = raft.send(tokio_stream::iter([v1::RaftMessage { message: "x".into(), ..Default::default() }])).await;
+    let sent =
+        raft.send(tokio_stream::iter([v1::RaftMessage { message: "x".into(), ..Default::default() }])).await;
     assert_eq!(sent.unwrap_err().code(), Code::PermissionDenied);
 
     let mut sessions = v1::sessions_client::SessionsClient::new(cluster.operator.clone());

@@ -12,6 +12,7 @@ fn request(cluster: &Cluster, token: JoinToken) -> JoinRequest {
         managers: vec![cluster.address()],
         hostname: "node-2".to_owned(),
         data_address: "10.0.0.2".to_owned(),
+        manager_address: String::new(),
     }
 }
 

@@ -32,6 +32,7 @@ pub fn config(directory: &Path) -> ManagerConfig {
         directory: directory.join("manager"),
         listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
         advertise: "manager.test:2377".to_owned(),
+        raft_id: None,
         engine: engine("node-1"),
         insecure_registries: Vec::new(),
     }
@@ -76,6 +77,7 @@ impl Cluster {
             managers: vec![self.address()],
             hostname: hostname.to_owned(),
             data_address: "10.0.0.3".to_owned(),
+            manager_address: String::new(),
         };
         join(&request).await.unwrap().credentials
     }

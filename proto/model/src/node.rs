@@ -81,6 +81,13 @@ pub struct Node {
     pub raft_id: Option<u64>,
 }
 
+impl Node {
+    /// What the node acts as now: a demoted manager goes on until it was taken out of the Raft members.
+    pub fn acting_role(&self) -> NodeRole {
+        if self.raft_id.is_some() { NodeRole::Manager } else { self.spec.role }
+    }
+}
+
 impl Platform {
     /// The one name used for an architecture: `amd64` for `x86_64`, `arm64` for `aarch64`, else lower case.
     pub fn canonical_arch(arch: &str) -> String {

@@ -12,8 +12,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClusterId, DesiredState, EngineDescription, NodeId, PortSpec, Protocol, ServiceId, TaskId, TaskSpec,
-    TaskStatus,
+    ClusterId, DesiredState, EngineDescription, NodeId, NodeRole, PortSpec, Protocol, ServiceId, TaskId,
+    TaskSpec, TaskStatus,
 };
 
 /// Version of a table that a leader sends: its term, then a number that rises within the term.
@@ -63,6 +63,8 @@ pub struct Welcome {
     pub index: u16,
     pub gateway_pool: Ipv4Net,
     pub heartbeat_ms: u32,
+    /// What the node is to be. A node whose certificate says otherwise has it renewed.
+    pub role: NodeRole,
     /// `host:port` of every manager, to be kept for reconnecting.
     pub managers: Vec<String>,
 }

@@ -33,6 +33,8 @@ pub struct JoinRequest {
     pub hostname: String,
     /// Address of the node's data path.
     pub data_address: String,
+    /// `host:port` where it will answer, if the token makes it a manager.
+    pub manager_address: String,
 }
 
 /// Why a node did not become a member. Nothing was kept.
@@ -78,6 +80,8 @@ pub enum AnswerError {
 pub struct Joined {
     pub credentials: Credentials,
     pub managers: Vec<String>,
+    /// A manager's number among the Raft members.
+    pub raft_id: Option<u64>,
 }
 
 /// Joins by the first manager that can be reached. Makes a fresh key; a repeated call is another node.
@@ -125,12 +129,58 @@ async fn join_at(address: &str, request: &JoinRequest) -> Result<Joined, Attempt
         token: request.token.reveal(),
         hostname: request.hostname.clone(),
         data_address: request.data_address.clone(),
+        manager_address: request.manager_address.clone(),
     });
     call.set_timeout(CALL_TIMEOUT);
     let issued = CertificateAuthorityClient::new(channel).issue_node_certificate(call).await;
     let issued = issued.map_err(|status| refused(address, &status))?.into_inner();
     let credentials = certify(key, &issued, &root_pem).map_err(answer)?;
-    Ok(Joined { credentials, managers: issued.managers })
+    Ok(Joined { credentials, managers: issued.managers, raft_id: Some(issued.raft_id).filter(|id| *id != 0) })
+}
+
+/// A member's new credentials, for a fresh key, with the role that the cluster has for the node now. The managers are
+/// tried in order.
+///
+/// # Errors
+/// None could be reached, or one refused.
+pub async fn renew(
+    credentials: &Credentials,
+    managers: &[String],
+    manager_address: &str,
+) -> Result<Joined, JoinError> {
+    let mut unreachable = String::new();
+    for address in managers {
+        match renew_at(address, credentials, manager_address).await {
+            Err(Attempt::Unreachable(cause)) => {
+                let separator = if unreachable.is_empty() { "" } else { "; " };
+                let _ = write!(unreachable, "{separator}{address}: {cause}");
+            }
+            Err(Attempt::Ended(error)) => return Err(error),
+            Ok(joined) => return Ok(joined),
+        }
+    }
+    Err(JoinError::Unreachable(unreachable))
+}
+
+async fn renew_at(address: &str, old: &Credentials, manager_address: &str) -> Result<Joined, Attempt> {
+    let answer =
+        |source: AnswerError| Attempt::Ended(JoinError::Answer { address: address.to_owned(), source });
+    let config = client_config(old).map_err(|error| answer(error.into()))?;
+    let channel = connect(address, None, config).await.map_err(unreachable)?;
+    let key = NodeKey::generate().map_err(|error| Attempt::Ended(JoinError::Key(error)))?;
+    let mut call = tonic::Request::new(v1::RenewNodeCertificateRequest {
+        csr: key.request().map_err(|error| Attempt::Ended(JoinError::Key(error)))?,
+        manager_address: manager_address.to_owned(),
+    });
+    call.set_timeout(CALL_TIMEOUT);
+    let issued = CertificateAuthorityClient::new(channel).renew_node_certificate(call).await;
+    let issued = issued.map_err(|status| refused(address, &status))?.into_inner();
+    let credentials = certify(key, &issued, old.root_pem()).map_err(answer)?;
+    let identity = (credentials.identity().node, credentials.identity().cluster);
+    if identity != (old.identity().node, old.identity().cluster) {
+        return Err(answer(AnswerError::Names));
+    }
+    Ok(Joined { credentials, managers: issued.managers, raft_id: Some(issued.raft_id).filter(|id| *id != 0) })
 }
 
 async fn fetch_root(address: &str) -> Result<String, Attempt> {

@@ -23,6 +23,6 @@ pub use caller::{Caller, Connection};
 pub use credentials::{Credentials, CredentialsError, NodeKey};
 pub use dial::{CONNECT_TIMEOUT, DialError, Dialler};
 pub use identity::{IdentityError, NodeIdentity};
-pub use join::{AnswerError, JoinError, JoinRequest, Joined, join};
+pub use join::{AnswerError, JoinError, JoinRequest, Joined, join, renew};
 pub use tls::{TlsError, client_config, server_config};
 pub use token::{JoinSecret, JoinToken, ParseTokenError, RootDigest};

@@ -100,6 +100,9 @@ impl TryFrom<wire::ManagerMessage> for model::ManagerMessage {
                 index: port("node index", welcome.index)?,
                 gateway_pool: parse("gateway pool", &welcome.gateway_pool)?,
                 heartbeat_ms: welcome.heartbeat_ms,
+                role: wire::NodeRole::try_from(welcome.role)
+                    .map_err(|_| invalid("role", welcome.role))?
+                    .into(),
                 managers: welcome.managers,
             }),
             Message::Assignments(delta) => Self::Assignments(delta.try_into()?),
@@ -126,6 +129,7 @@ impl From<&model::ManagerMessage> for wire::ManagerMessage {
                 index: welcome.index.into(),
                 gateway_pool: welcome.gateway_pool.to_string(),
                 heartbeat_ms: welcome.heartbeat_ms,
+                role: wire::NodeRole::from(welcome.role) as i32,
                 managers: welcome.managers.clone(),
             }),
             model::ManagerMessage::Assignments(delta) => Message::Assignments(delta.into()),

@@ -51,10 +51,17 @@ pub fn wire_availability(availability: Availability) -> i32 {
     }
 }
 
-fn wire_role(role: Role) -> i32 {
+pub fn wire_role(role: Role) -> i32 {
     match role {
         Role::Worker => v1::NodeRole::Worker as i32,
         Role::Manager => v1::NodeRole::Manager as i32,
+    }
+}
+
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Worker => "worker",
+        Role::Manager => "manager",
     }
 }
 
@@ -67,10 +74,7 @@ async fn join_token(client: &Client, role: Role, quiet: bool, rotate: bool) -> R
         println!("{}", client.clusters().get_join_token(request).await?.into_inner().token);
         return Ok(());
     }
-    let name = match role {
-        Role::Worker => "worker",
-        Role::Manager => "manager",
-    };
+    let name = role_name(role);
     if rotate {
         println!("The {name} token was rotated; the old one is refused from now on.\n");
     }

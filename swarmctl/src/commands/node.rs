@@ -1,15 +1,21 @@
-//! `node ls|inspect|ps|update|rm`.
+//! `node ls|inspect|ps|update|promote|demote|rm`.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use swarm_proto::v1;
 
-use super::cluster::wire_availability;
+use super::cluster::{role_name, wire_availability, wire_role};
 use super::print_objects;
 use super::task;
-use crate::cli::{ListArgs, NodeCommand};
+use crate::cli::{ListArgs, NodeCommand, Role};
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 use crate::output::{Row, ago, cpu, filter, joined, memory, print, rfc3339, short};
+
+/// For a node to change its certificate, and to get the log or be taken out.
+const ROLE_TIMEOUT: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 pub async fn run(client: &Client, command: NodeCommand) -> Result<()> {
     match command {
@@ -34,11 +40,16 @@ pub async fn run(client: &Client, command: NodeCommand) -> Result<()> {
             }
             task::print_tasks(tasks, &list)
         }
-        NodeCommand::Update { node, availability, label_add, label_rm } => {
+        NodeCommand::Promote { nodes } => set_role(client, nodes, Role::Manager).await,
+        NodeCommand::Demote { nodes } => set_role(client, nodes, Role::Worker).await,
+        NodeCommand::Update { node, availability, role, label_add, label_rm } => {
             let found = get(client, &node).await?;
             let mut spec = found.spec.unwrap_or_default();
             if let Some(availability) = availability {
                 spec.availability = wire_availability(availability);
+            }
+            if let Some(role) = role {
+                spec.role = wire_role(role);
             }
             for key in &label_rm {
                 if spec.labels.remove(key).is_none() {
@@ -62,6 +73,53 @@ pub async fn run(client: &Client, command: NodeCommand) -> Result<()> {
             }
             Ok(())
         }
+    }
+}
+
+/// Returns once the nodes are what they are to be.
+async fn set_role(client: &Client, nodes: Vec<String>, role: Role) -> Result<()> {
+    for name in nodes {
+        let found = get(client, &name).await?;
+        let mut spec = found.spec.unwrap_or_default();
+        if spec.role == wire_role(role) && is_now(found.manager_status, role) {
+            println!("Node {name} is a {} already.", role_name(role));
+            continue;
+        }
+        spec.role = wire_role(role);
+        let version = found.meta.map_or(0, |meta| meta.version);
+        let update = v1::UpdateNodeRequest { node_id: found.id.clone(), version, spec: Some(spec) };
+        client.nodes().update(update).await?;
+        wait_role(client, &found.id, &name, role).await?;
+        println!("Node {name} is a {} now.", role_name(role));
+    }
+    Ok(())
+}
+
+async fn wait_role(client: &Client, id: &str, name: &str, role: Role) -> Result<()> {
+    let end = tokio::time::Instant::now() + ROLE_TIMEOUT;
+    loop {
+        // While leadership moves, there may be no answer.
+        if let Ok(node) = client.nodes().get(v1::GetNodeRequest { node: id.to_owned() }).await
+            && is_now(node.get_ref().manager_status, role)
+        {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= end {
+            return Err(Failure::failed(format!(
+                "node {name} is to be a {}, but has not got there yet: it may be down",
+                role_name(role)
+            ))
+            .next("swarmctl node ls"));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn is_now(status: i32, role: Role) -> bool {
+    let status = v1::ManagerStatus::try_from(status).unwrap_or_default();
+    match role {
+        Role::Worker => status == v1::ManagerStatus::Unspecified,
+        Role::Manager => matches!(status, v1::ManagerStatus::Leader | v1::ManagerStatus::Reachable),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Availability, NodeRole};
+use swarm_model::Availability;
 use swarm_proto::v1;
 use swarm_proto::v1::local_server::{Local, LocalServer};
 use tonic::{Request, Response, Status};
@@ -10,7 +10,8 @@ use tracing::info;
 
 use super::Node;
 use super::address;
-use super::membership::{Membership, Place, Record};
+use super::departure;
+use super::membership::{Membership, Place, Record, Seat};
 
 /// Addresses of the tasks' gateway network, unless the operator names others (docs/adr/0004).
 const DEFAULT_GATEWAY_POOL: &str = "10.192.0.0/10";
@@ -56,7 +57,7 @@ impl LocalService {
             gateway_pool: pool.trunc(),
             availability: Availability::from(availability),
         };
-        let record = Record { advertise, data_address, managers: vec![advertise.to_string()] };
+        let record = Record { advertise, data_address, managers: vec![advertise.to_string()], seat: None };
         let membership =
             Membership::found(&node.config, record, node.engine(data_address), bootstrap, &node.door).await?;
         info!(node.id = %membership.credentials().identity().node, "cluster made");
@@ -75,17 +76,13 @@ impl LocalService {
             text => *address::advertised(text, 0)?.ip(),
         };
         let token = request.token.trim().parse::<swarm_pki::JoinToken>()?;
-        let joined = super::membership::join(token, managers.clone(), &node.engine(data_address)).await?;
+        let engine = node.engine(data_address);
+        let joined = super::membership::join(token, managers.clone(), &engine, advertise).await?;
         let managers = if joined.managers.is_empty() { managers } else { joined.managers };
-        let record = Record { advertise, data_address, managers };
-        let membership = Membership::enter(
-            &node.config,
-            record,
-            node.engine(data_address),
-            joined.credentials,
-            &node.door,
-        )
-        .await?;
+        let seat = joined.raft_id.map(|raft_id| Seat { raft_id, joined: false });
+        let record = Record { advertise, data_address, managers, seat };
+        let entered = Membership::enter(&node.config, record, engine, joined.credentials, &node.door);
+        let membership = entered.await?;
         info!(node.id = %membership.credentials().identity().node, "joined the cluster");
         node.keep(membership).await;
         Ok(())
@@ -125,17 +122,16 @@ impl Local for LocalService {
     async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
         let node = &self.0;
         let _change = node.change.lock().await;
-        let mut membership = node.membership.lock().await;
-        let Some(member) = membership.as_ref() else {
-            return Err(Status::failed_precondition("this node is in no cluster"));
+        let leaving = match &*node.membership.lock().await {
+            None => return Err(Status::failed_precondition("this node is in no cluster")),
+            Some(member) => (member.credentials().identity().node, member.manager().cloned()),
         };
-        if member.credentials().identity().role == NodeRole::Manager && !request.into_inner().force {
-            return Err(Status::failed_precondition(
-                "this node is a manager: if it is the last one, the cluster and all its state end with it; to do it all \
-                 the same: swarmctl cluster leave --force",
-            ));
+        if let (id, Some(manager)) = leaving
+            && !request.into_inner().force
+        {
+            departure::step_back(id, &manager).await?;
         }
-        if let Some(member) = membership.take() {
+        if let Some(member) = node.membership.lock().await.take() {
             member.stop(&node.door, true).await;
         }
         Place::new(&node.config).forget().map_err(|error| told(&error))?;

@@ -32,6 +32,17 @@ pub struct Record {
     pub data_address: Ipv4Addr,
     /// Managers to begin with; the agent keeps a newer list of its own.
     pub managers: Vec<String>,
+    /// Of a manager that was not the cluster's first.
+    #[serde(default)]
+    pub seat: Option<Seat>,
+}
+
+/// A manager's place among the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    pub raft_id: u64,
+    /// Whether it has begun: from then on its log is needed to go on.
+    pub joined: bool,
 }
 
 /// The node's directory.
@@ -84,6 +95,10 @@ impl Place {
 
     fn remember(&self, record: &Record, credentials: &Credentials) -> anyhow::Result<()> {
         credentials.save(&self.credentials())?;
+        self.note(record)
+    }
+
+    fn note(&self, record: &Record) -> anyhow::Result<()> {
         let (path, new) = (self.record_file(), self.0.join("node.json.new"));
         let written = || {
             std::fs::write(&new, serde_json::to_vec_pretty(record)?)?;
@@ -100,11 +115,15 @@ impl Place {
             absent(std::fs::remove_file(&path))
                 .with_context(|| format!("cannot remove {}", path.display()))?;
         }
-        for path in [self.manager(), self.agent()] {
-            absent(std::fs::remove_dir_all(&path))
-                .with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-        Ok(())
+        self.forget_manager()?;
+        let path = self.agent();
+        absent(std::fs::remove_dir_all(&path)).with_context(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// What a manager kept is of no use to anybody once it was taken out.
+    fn forget_manager(&self) -> anyhow::Result<()> {
+        let path = self.manager();
+        absent(std::fs::remove_dir_all(&path)).with_context(|| format!("cannot remove {}", path.display()))
     }
 }
 
@@ -120,12 +139,14 @@ pub async fn join(
     token: swarm_pki::JoinToken,
     managers: Vec<String>,
     engine: &EngineDescription,
+    advertise: SocketAddrV4,
 ) -> anyhow::Result<swarm_pki::Joined> {
     let request = swarm_pki::JoinRequest {
         token,
         managers,
         hostname: engine.hostname.clone(),
         data_address: engine.data_address.to_string(),
+        manager_address: advertise.to_string(),
     };
     Ok(swarm_pki::join(&request).await?)
 }
@@ -133,9 +154,10 @@ pub async fn join(
 /// A node in a cluster, running.
 pub struct Membership {
     record: Record,
-    credentials: Credentials,
+    credentials: Arc<Credentials>,
     manager: Option<Arc<Manager>>,
     agent: Agent,
+    managers: Managers,
 }
 
 impl Membership {
@@ -154,9 +176,10 @@ impl Membership {
         let begun =
             place.remember(&record, &credentials).and_then(|()| begin(config, &record, engine, &credentials));
         match begun {
-            Ok(agent) => {
+            Ok((agent, managers)) => {
                 door.open(manager.local_routes());
-                Ok(Self { record, credentials, manager: Some(Arc::new(manager)), agent })
+                let (manager, credentials) = (Some(Arc::new(manager)), Arc::new(credentials));
+                Ok(Self { record, credentials, manager, agent, managers })
             }
             Err(error) => {
                 manager.stop().await;
@@ -175,10 +198,6 @@ impl Membership {
         door: &ManagerDoor,
     ) -> anyhow::Result<Self> {
         let place = Place::new(config);
-        anyhow::ensure!(
-            credentials.identity().role == NodeRole::Worker,
-            "this version has one manager; join with a worker token: swarmctl cluster join-token worker"
-        );
         place.remember(&record, &credentials)?;
         match Self::resume(config, record, engine, credentials, door).await {
             Ok(membership) => Ok(membership),
@@ -189,10 +208,34 @@ impl Membership {
         }
     }
 
+    /// Goes on with new credentials, as what they say. Containers are not touched.
+    pub async fn change(
+        self,
+        config: &Config,
+        engine: EngineDescription,
+        renewed: swarm_pki::Joined,
+        door: &ManagerDoor,
+    ) -> anyhow::Result<Self> {
+        let place = Place::new(config);
+        let mut record = self.record.clone();
+        self.stop(door, false).await;
+        record.managers = renewed.managers;
+        record.seat = renewed.raft_id.map(|raft_id| Seat { raft_id, joined: false });
+        // A manager that was taken out never goes on with its log; neither does the next one on this node.
+        if renewed.credentials.identity().role == NodeRole::Manager {
+            place.forget_manager()?;
+        }
+        place.remember(&record, &renewed.credentials)?;
+        if renewed.credentials.identity().role == NodeRole::Worker {
+            place.forget_manager()?;
+        }
+        Self::resume(config, record, engine, renewed.credentials, door).await
+    }
+
     /// Continues as what the node was.
     pub async fn resume(
         config: &Config,
-        record: Record,
+        mut record: Record,
         engine: EngineDescription,
         credentials: Credentials,
         door: &ManagerDoor,
@@ -201,20 +244,40 @@ impl Membership {
             NodeRole::Worker => None,
             NodeRole::Manager => {
                 let manager = manager_config(config, &record, engine.clone());
-                Some(Arc::new(
-                    Manager::open(manager, &credentials).await.context("cannot start the manager")?,
-                ))
+                let started = match &mut record.seat {
+                    Some(seat) if !seat.joined => {
+                        let joined = Manager::join(manager, &credentials).await;
+                        seat.joined = joined.is_ok();
+                        Place::new(config).note(&record)?;
+                        joined
+                    }
+                    Some(_) | None => Manager::open(manager, &credentials).await,
+                };
+                Some(Arc::new(started.context("cannot start the manager")?))
             }
         };
-        let agent = begin(config, &record, engine, &credentials)?;
+        let (agent, managers) = begin(config, &record, engine, &credentials)?;
         if let Some(manager) = &manager {
             door.open(manager.local_routes());
         }
-        Ok(Self { record, credentials, manager, agent })
+        Ok(Self { record, credentials: Arc::new(credentials), manager, agent, managers })
     }
 
-    pub fn credentials(&self) -> &Credentials {
+    pub fn credentials(&self) -> &Arc<Credentials> {
         &self.credentials
+    }
+
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub fn manager(&self) -> Option<&Arc<Manager>> {
+        self.manager.as_ref()
+    }
+
+    /// How the node reaches the managers, and what they say that it is to be.
+    pub fn managers(&self) -> &Managers {
+        &self.managers
     }
 
     /// Resolves when the manager's disk failed; `None` where there is no manager.
@@ -232,7 +295,7 @@ impl Membership {
         status.cluster_id = identity.cluster.to_string();
         status.role = v1::NodeRole::from(identity.role) as i32;
         status.connected = matches!(agent.connection.link, Link::Up { .. });
-        status.managers.clone_from(&self.record.managers);
+        status.managers = self.managers.addresses();
         status.data_address = self.record.data_address.to_string();
     }
 
@@ -255,6 +318,7 @@ fn manager_config(config: &Config, record: &Record, engine: EngineDescription) -
         directory: Place::new(config).manager(),
         listen: config.listen,
         advertise: record.advertise.to_string(),
+        raft_id: record.seat.map(|seat| seat.raft_id),
         engine,
         insecure_registries: config.insecure_registries.clone(),
     }
@@ -266,7 +330,7 @@ fn begin(
     record: &Record,
     engine: EngineDescription,
     credentials: &Credentials,
-) -> anyhow::Result<Agent> {
+) -> anyhow::Result<(Agent, Managers)> {
     let identity = credentials.identity();
     let dialler = Dialler::new(credentials)?;
     let managers = Managers::new(move |address| {
@@ -303,5 +367,6 @@ fn begin(
         parallelism: Parallelism::for_cpus(cpus),
     };
     let open = |answers| LocalExecutor::open(local, managers.clone(), answers);
-    Agent::start(agent, managers.clone(), open).context("cannot start the agent")
+    let agent = Agent::start(agent, managers.clone(), open).context("cannot start the agent")?;
+    Ok((agent, managers))
 }

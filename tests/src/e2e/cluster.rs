@@ -9,9 +9,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use hyper_util::rt::TokioIo;
 use rustix::process::Signal;
 use serde_json::Value;
 use swarm_network::DevNetwork;
+use swarm_proto::v1;
+use swarm_proto::v1::services_client::ServicesClient;
+use tokio::net::UnixStream;
+use tonic::transport::{Endpoint, Uri};
 
 use super::process::{binary, kill, require_root, signal};
 use super::{Registry, eventually, leaks};
@@ -20,6 +25,8 @@ use super::{Registry, eventually, leaks};
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub nodes: u16,
+    /// The first nodes are managers; 0 stands for 1.
+    pub managers: u16,
     /// More flags for every `swarmd`.
     pub swarmd: Vec<String>,
     /// Only start the daemons: no init, no join.
@@ -28,7 +35,7 @@ pub struct Options {
     pub registry: bool,
 }
 
-/// Nodes 1 to n; node 1 is the manager. The machine itself, beyond the bridge, is the client.
+/// Nodes 1 to n; node 1 is the first manager. The machine itself, beyond the bridge, is the client.
 #[derive(Debug)]
 pub struct Cluster {
     name: String,
@@ -103,10 +110,22 @@ impl Cluster {
 
     fn form(&self) {
         self.ctl_ok(&["cluster", "init", "--advertise-addr", &self.address(1).to_string()]);
-        let token = self.ctl_ok(&["cluster", "join-token", "-q", "worker"]);
+        let token = |role: &str| self.ctl_ok(&["cluster", "join-token", "-q", role]);
+        let (worker, manager) = (token("worker"), token("manager"));
         for number in 2..=self.options.nodes {
+            let token = if number <= self.options.managers { &manager } else { &worker };
             self.join(number, token.trim());
         }
+        let managers = usize::from(self.options.managers.max(1));
+        eventually("all managers vote", || {
+            let output = self.ctl(&["node", "ls", "--format", "{{.ManagerStatus}}"]);
+            let voting = output.stdout.lines().filter(|line| matches!(*line, "Leader" | "Reachable")).count();
+            if voting == managers {
+                Ok(())
+            } else {
+                Err(format!("{voting} of {managers}: {output:?}{}", self.logs()))
+            }
+        });
         let count = usize::from(self.options.nodes);
         eventually("all nodes ready", || {
             let ready = self.node_states().into_iter().filter(|(_, state)| state == "Ready").count();
@@ -255,6 +274,38 @@ impl Cluster {
             child.kill().expect("killed");
             child.wait().expect("waited for");
         }
+    }
+
+    /// SIGTERM to a node's `swarmd`, and its end.
+    pub fn terminate(&mut self, number: u16) {
+        if let Some(mut child) = self.node(number).child.take() {
+            signal(&child, Signal::TERM);
+            child.wait().expect("waited for");
+        }
+    }
+
+    /// Updates a service's labels so many times, one after the other.
+    pub fn flood(&self, number: u16, service: &str, writes: u32) {
+        let socket = self.socket(number);
+        let flood = async {
+            let connector = tower::service_fn(move |_: Uri| {
+                let socket = socket.clone();
+                async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+            });
+            let channel = Endpoint::from_static("http://local").connect_with_connector(connector).await;
+            let mut services = ServicesClient::new(channel.expect("the daemon listens"));
+            let request = v1::GetServiceRequest { service: service.to_owned() };
+            let mut current = services.get(request).await.expect("the service is there").into_inner();
+            for write in 0..writes {
+                let mut spec = current.spec.expect("a service has a spec");
+                spec.labels.insert("write".to_owned(), write.to_string());
+                let version = current.meta.expect("a service has a version").version;
+                let update = v1::UpdateServiceRequest { service_id: current.id, version, spec: Some(spec) };
+                let updated = services.update(update).await.expect("an update").into_inner();
+                current = updated.service.expect("the updated service");
+            }
+        };
+        tokio::runtime::Runtime::new().expect("a runtime").block_on(flood);
     }
 
     /// The host loses power: network, daemon, shims and containers go at once.

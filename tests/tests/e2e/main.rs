@@ -5,5 +5,6 @@ mod crashes;
 mod images;
 mod limits;
 mod main_job;
+mod managers;
 mod operations;
 mod run;

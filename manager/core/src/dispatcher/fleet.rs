@@ -100,6 +100,11 @@ impl Fleet {
         replaced
     }
 
+    /// The open session of a node.
+    pub fn session(&self, node: NodeId) -> Option<SessionId> {
+        self.members.get(&node)?.session
+    }
+
     /// Anything a session says proves that its node is there. `None`: no such session.
     pub fn heard(&mut self, session: SessionId, now: Timestamp) -> Option<NodeId> {
         let node = *self.sessions.get(&session)?;

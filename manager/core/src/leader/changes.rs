@@ -21,7 +21,7 @@ impl Leader {
     ) {
         match change {
             Changed::Cluster => {}
-            Changed::Node(id) => self.node_changed(*id, store, now, watch),
+            Changed::Node(id) => self.node_changed(*id, store, now, watch, effects),
             Changed::NodeRemoved(node) => self.node_removed(node, store, watch, effects),
             Changed::Service { service, before } => {
                 self.service_changed(*service, before.as_deref(), store, watch);
@@ -45,8 +45,21 @@ impl Leader {
         }
     }
 
-    fn node_changed(&mut self, id: NodeId, store: &Store, now: Timestamp, watch: &mut Watch) {
+    fn node_changed(
+        &mut self,
+        id: NodeId,
+        store: &Store,
+        now: Timestamp,
+        watch: &mut Watch,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(node) = store.node(id) else { return };
+        if self.told_roles.get(&id).is_some_and(|told| *told != node.acting_role())
+            && let Some(session) = self.fleet.session(id)
+        {
+            effects.push(Effect::CloseSession { session, reason: CloseReason::RoleChanged(id) });
+            self.close_session(session, store, watch);
+        }
         self.fleet.add(id, now, self.interval(store));
         self.mesh.set_node(node.index, node.engine.data_address);
         self.planner.upsert_node(node, &self.fleet);
@@ -70,6 +83,7 @@ impl Leader {
         self.mesh.remove_node(node.index);
         self.planner.remove_node(node.id);
         self.descriptions.remove(&node.id);
+        self.told_roles.remove(&node.id);
         for task in store.tasks_on_node(node.id) {
             self.refresh_serving(task.id, store, watch);
             self.dirty.insert(task.service);

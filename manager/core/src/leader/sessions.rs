@@ -56,9 +56,12 @@ impl Leader {
         }
     }
 
-    fn welcome(&self, node: NodeId, interval: std::time::Duration, store: &Store) -> Option<Welcome> {
+    fn welcome(&mut self, node: NodeId, interval: std::time::Duration, store: &Store) -> Option<Welcome> {
         let cluster = store.cluster()?;
+        let role = store.node(node)?.acting_role();
+        self.told_roles.insert(node, role);
         Some(Welcome {
+            role,
             cluster: cluster.id,
             node,
             index: store.node(node)?.index,
@@ -98,6 +101,7 @@ impl Leader {
         let Some(node) = self.fleet.close(session) else { return };
         self.assignments.close(node);
         self.mesh.disconnect(node);
+        self.told_roles.remove(&node);
         watch.node(node);
         if let Some(node) = store.node(node) {
             self.planner.upsert_node(node, &self.fleet);

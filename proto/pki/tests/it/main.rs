@@ -81,6 +81,26 @@ impl CertificateAuthority for Door {
             certificate_chain: self.cluster.authority.issue(&csr, &identity, SystemTime::now()).unwrap(),
             cluster_id: self.cluster.id.to_string(),
             managers: vec!["10.0.0.1:2377".to_owned()],
+            raft_id: 0,
+        }))
+    }
+
+    /// Makes the node a manager.
+    async fn renew_node_certificate(
+        &self,
+        request: Request<v1::RenewNodeCertificateRequest>,
+    ) -> Result<Response<v1::IssueNodeCertificateResponse>, Status> {
+        self.note(&request);
+        let csr = SigningRequest::parse(&request.into_inner().csr).unwrap();
+        let identity =
+            NodeIdentity { node: NodeId::from_u128(7), role: NodeRole::Manager, cluster: self.cluster.id };
+        Ok(Response::new(v1::IssueNodeCertificateResponse {
+            node_id: identity.node.to_string(),
+            role: v1::NodeRole::Manager as i32,
+            certificate_chain: self.cluster.authority.issue(&csr, &identity, SystemTime::now()).unwrap(),
+            cluster_id: self.cluster.id.to_string(),
+            managers: vec!["10.0.0.1:2377".to_owned()],
+            raft_id: 9,
         }))
     }
 }
@@ -115,6 +135,7 @@ fn request(token: JoinToken, managers: &[&str]) -> JoinRequest {
         managers: managers.iter().map(|address| (*address).to_owned()).collect(),
         hostname: "node-7".to_owned(),
         data_address: "10.0.0.7".to_owned(),
+        manager_address: String::new(),
     }
 }
 
@@ -197,4 +218,15 @@ fn signing_requests_are_checked() {
     let flipped = good.replace("MI", "MJ");
     assert!(SigningRequest::parse(&flipped).is_err());
     assert!(SigningRequest::parse(&good).is_ok());
+}
+
+#[tokio::test]
+async fn a_member_renews_its_certificate_and_gets_its_role() {
+    let server = manager(3).await;
+    let joined = join(&request(server.token, &[&server.address])).await.unwrap();
+    let managers = ["127.0.0.1:1".to_owned(), server.address.clone()];
+    let renewed = swarm_pki::renew(&joined.credentials, &managers, "10.0.0.7:2377").await.unwrap();
+    assert_eq!(renewed.raft_id, Some(9));
+    let identity = renewed.credentials.identity();
+    assert_eq!((identity.node, identity.role), (joined.credentials.identity().node, NodeRole::Manager));
 }

@@ -48,6 +48,7 @@ async fn join_one(token: JoinToken, manager: String, number: u16) -> anyhow::Res
         managers: vec![manager.clone()],
         hostname: engine.hostname.clone(),
         data_address: engine.data_address.to_string(),
+        manager_address: String::new(),
     };
     let joined = join(&request).await?;
     let identity = joined.credentials.identity();

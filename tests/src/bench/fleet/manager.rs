@@ -33,6 +33,7 @@ async fn serve_until_told(directory: &Path) -> anyhow::Result<()> {
         directory: directory.join("manager"),
         listen,
         advertise: listen.to_string(),
+        raft_id: None,
         engine: super::agents::engine("manager", Ipv4Addr::LOCALHOST),
         insecure_registries: Vec::new(),
     };

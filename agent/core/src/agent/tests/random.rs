@@ -104,6 +104,7 @@ impl World {
             index: 1,
             gateway_pool: "10.192.0.0/10".parse().unwrap(),
             heartbeat_ms: 1_000,
+            role: swarm_model::NodeRole::Worker,
             managers: vec!["m:1".to_owned()],
         });
         self.batch(vec![Event::SessionOpened { session }]);

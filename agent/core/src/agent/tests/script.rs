@@ -206,6 +206,7 @@ fn welcome(cluster: ClusterId) -> ManagerMessage {
         index: 1,
         gateway_pool: "10.192.0.0/10".parse().unwrap(),
         heartbeat_ms: 1_000,
+        role: swarm_model::NodeRole::Worker,
         managers: vec!["m1:1".to_owned(), "m2:1".to_owned()],
     })
 }

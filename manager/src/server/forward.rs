@@ -1,0 +1,314 @@
+//! Calls that only the leader can answer: a manager that follows hands them on whole, and says for whom.
+//!
+//! A call whose manager answers that it does not lead has done nothing, so it is tried again, within a limit, at
+//! whoever leads then; so is a read, and a call for which no connection came about. A write whose connection broke is
+//! not: its outcome is unknown.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full, Limited};
+use swarm_manager_core::door::Leadership;
+use swarm_model::NodeRole;
+use swarm_pki::{Caller, NodeIdentity};
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::transport::Channel;
+use tower::Service;
+
+use super::MAX_MESSAGE_BYTES;
+use super::status::is_not_leader;
+use crate::engine::Engine;
+use crate::peers::Peers;
+
+/// Calls that every manager answers itself: agents look for the leader themselves, and have their content from anybody.
+const OWN: &[&str] =
+    &["/swarm.v1.Images/GetBlob", "/swarm.v1.Logs/Publish", "/swarm.v1.Raft/Send", "/swarm.v1.Sessions/Open"];
+/// Calls that cannot be sent twice: what is uploaded is not kept.
+const STREAMED: &[&str] = &["/swarm.v1.Images/Load"];
+/// Of a call that waits for a leader. An election takes well under a second.
+const LEADER_WAIT: Duration = Duration::from_secs(5);
+/// Before a leader that does not answer is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Frame around a message.
+const FRAME_BYTES: usize = 5;
+/// Says for whom a manager forwards a call. Believed of managers only.
+const CALLER_HEADER: &str = "swarm-caller";
+
+/// Marks a call that was forwarded once: it is not forwarded again.
+#[derive(Debug, Clone, Copy)]
+struct Forwarded;
+
+/// The way to the leader.
+#[derive(Clone)]
+pub struct Forward {
+    pub engine: Engine,
+    pub peers: Peers,
+}
+
+/// A service that is asked where the leader is.
+#[derive(Clone)]
+pub struct Led<S> {
+    service: S,
+    forward: Forward,
+}
+
+impl<S> Led<S> {
+    pub fn new(service: S, forward: Forward) -> Self {
+        Self { service, forward }
+    }
+}
+
+impl<S: NamedService> NamedService for Led<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<Request<Body>> for Led<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        if OWN.contains(&path) || request.extensions().get::<Forwarded>().is_some() {
+            return Box::pin(self.service.call(request));
+        }
+        let (service, forward) = (self.service.clone(), self.forward.clone());
+        Box::pin(async move {
+            let answered = if STREAMED.contains(&request.uri().path()) {
+                forward.once(request, service).await
+            } else {
+                forward.until_answered(request, service).await
+            };
+            Ok(answered.unwrap_or_else(Status::into_http))
+        })
+    }
+}
+
+/// Where a call goes.
+enum Way {
+    Here,
+    There(Channel),
+}
+
+/// Why a forwarded call has no answer.
+struct Lost {
+    /// Nothing was sent.
+    unsent: bool,
+}
+
+impl Forward {
+    async fn once<S>(&self, request: Request<Body>, mut service: S) -> Result<Response<Body>, Status>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        match self.way(Instant::now() + LEADER_WAIT).await? {
+            Way::Here => Ok(service.call(request).await.unwrap_or_else(|never| match never {})),
+            Way::There(channel) => self.send(channel, request).await.map_err(|_| broke_off()),
+        }
+    }
+
+    async fn until_answered<S>(&self, request: Request<Body>, service: S) -> Result<Response<Body>, Status>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    {
+        let deadline = Instant::now() + LEADER_WAIT;
+        let (parts, body) = request.into_parts();
+        let body = Limited::new(body, MAX_MESSAGE_BYTES + FRAME_BYTES).collect().await;
+        let body = body.map_err(|_| Status::invalid_argument("the request is cut short, or too large"))?;
+        let body = body.to_bytes();
+        loop {
+            match self.attempt(&parts, &body, service.clone(), deadline).await? {
+                Some(response) if !is_not_leader(response.headers()) || Instant::now() >= deadline => {
+                    return Ok(response);
+                }
+                Some(_) | None => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// `None`: nothing was done, or nothing is lost by doing it again.
+    async fn attempt<S>(
+        &self,
+        parts: &Parts,
+        body: &Bytes,
+        mut service: S,
+        deadline: Instant,
+    ) -> Result<Option<Response<Body>>, Status>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let request = Request::from_parts(parts.clone(), Body::new(Full::new(body.clone())));
+        match self.way(deadline).await? {
+            Way::Here => Ok(Some(service.call(request).await.unwrap_or_else(|never| match never {}))),
+            Way::There(channel) => match self.send(channel, request).await {
+                Ok(response) => Ok(Some(response)),
+                Err(lost) if lost.unsent || is_read(parts.uri.path()) => Ok(None),
+                Err(_) => Err(broke_off()),
+            },
+        }
+    }
+
+    /// Waits until it is known who leads, and that it can be reached.
+    async fn way(&self, deadline: Instant) -> Result<Way, Status> {
+        let mut leadership = self.engine.leadership();
+        loop {
+            let now = *leadership.borrow_and_update();
+            match now {
+                Leadership::Leader { .. } => return Ok(Way::Here),
+                Leadership::Follower { leader: Some(leader) } => {
+                    if let Ok(Ok(channel)) = timeout_at(deadline, self.peers.leader(leader)).await {
+                        return Ok(Way::There(channel));
+                    }
+                    let _ = tokio::time::timeout(PAUSE, leadership.changed()).await;
+                }
+                Leadership::Follower { leader: None } => {
+                    let _ = timeout_at(deadline, leadership.changed()).await;
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(no_leader());
+            }
+        }
+    }
+
+    async fn send(&self, mut channel: Channel, mut request: Request<Body>) -> Result<Response<Body>, Lost> {
+        wrap(&mut request);
+        match channel.call(request).await {
+            Ok(response) => Ok(response),
+            Err(error) => {
+                self.peers.hang_up_leader().await;
+                Err(Lost { unsent: never_connected(&error) })
+            }
+        }
+    }
+}
+
+/// States the caller for the leader.
+fn wrap(request: &mut Request<Body>) {
+    let caller = match request.extensions().get::<Caller>() {
+        Some(Caller::Operator) => "operator".to_owned(),
+        Some(Caller::Node(NodeIdentity { node, role: NodeRole::Manager, .. })) => format!("manager {node}"),
+        Some(Caller::Node(NodeIdentity { node, role: NodeRole::Worker, .. })) => format!("worker {node}"),
+        Some(Caller::Anyone) | None => "anyone".to_owned(),
+    };
+    let value = HeaderValue::from_str(&caller).expect("ids are letters and digits");
+    request.headers_mut().insert(CALLER_HEADER, value);
+}
+
+/// Takes the statement of a manager that forwards a call. Of anybody else it counts for nothing.
+pub fn unwrap(request: &mut Request<Body>) {
+    let Some(stated) = request.headers_mut().remove(CALLER_HEADER) else { return };
+    let Some(Caller::Node(sender)) = request.extensions().get::<Caller>().copied() else { return };
+    if sender.role != NodeRole::Manager {
+        return;
+    }
+    if let Some(caller) = stated.to_str().ok().and_then(|stated| parse(stated, sender)) {
+        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(Forwarded);
+    }
+}
+
+fn parse(stated: &str, sender: NodeIdentity) -> Option<Caller> {
+    let node = |role, id: &str| Some(Caller::Node(NodeIdentity { node: id.parse().ok()?, role, ..sender }));
+    match stated.split_once(' ') {
+        None if stated == "operator" => Some(Caller::Operator),
+        None if stated == "anyone" => Some(Caller::Anyone),
+        Some(("manager", id)) => node(NodeRole::Manager, id),
+        Some(("worker", id)) => node(NodeRole::Worker, id),
+        Some(_) | None => None,
+    }
+}
+
+fn is_read(path: &str) -> bool {
+    let method = path.rsplit('/').next().unwrap_or_default();
+    method.starts_with("Get") || method == "List" || method == "Watch"
+}
+
+fn never_connected(error: &tonic::transport::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut);
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn no_leader() -> Status {
+    Status::unavailable(
+        "the managers have no leader: fewer than a majority of them can reach each other. Start the managers that are \
+         down (`swarmctl cluster info` names them), then repeat the command",
+    )
+}
+
+fn broke_off() -> Status {
+    Status::unavailable(
+        "the outcome is unknown: the connection to the leading manager broke; look whether it was done, then repeat it",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_model::{ClusterId, NodeId};
+
+    use super::*;
+
+    fn caller_after(sender: Option<Caller>, stated: &str) -> (Option<Caller>, bool) {
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(Caller::Anyone);
+        if let Some(sender) = sender {
+            request.extensions_mut().insert(sender);
+        }
+        request.headers_mut().insert(CALLER_HEADER, HeaderValue::from_str(stated).unwrap());
+        unwrap(&mut request);
+        assert!(!request.headers().contains_key(CALLER_HEADER));
+        let forwarded = request.extensions().get::<Forwarded>().is_some();
+        (request.extensions().get::<Caller>().copied(), forwarded)
+    }
+
+    fn node(role: NodeRole) -> Caller {
+        let (node, cluster) = (NodeId::from_u128(1), ClusterId::from_u128(2));
+        Caller::Node(NodeIdentity { node, role, cluster })
+    }
+
+    #[test]
+    fn only_managers_speak_for_others() {
+        let manager = node(NodeRole::Manager);
+        assert_eq!(caller_after(Some(manager), "operator"), (Some(Caller::Operator), true));
+        assert_eq!(caller_after(Some(manager), "nonsense"), (Some(manager), false));
+        assert_eq!(caller_after(Some(manager), "worker x"), (Some(manager), false));
+        let worker = node(NodeRole::Worker);
+        assert_eq!(caller_after(Some(worker), "operator"), (Some(worker), false));
+        assert_eq!(caller_after(None, "operator"), (Some(Caller::Anyone), false));
+    }
+
+    #[test]
+    fn who_is_stated_is_who_is_understood() {
+        for caller in [Caller::Operator, Caller::Anyone, node(NodeRole::Worker), node(NodeRole::Manager)] {
+            let mut request = Request::new(Body::empty());
+            request.extensions_mut().insert(caller);
+            wrap(&mut request);
+            let stated = request.headers()[CALLER_HEADER].to_str().unwrap().to_owned();
+            assert_eq!(caller_after(Some(node(NodeRole::Manager)), &stated).0, Some(caller));
+        }
+    }
+}
