@@ -5,6 +5,7 @@
 
 mod error;
 mod garbage;
+mod replicate;
 mod resolve;
 
 use std::io::Read;
@@ -20,11 +21,15 @@ use swarm_model::{Image, Timestamp};
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::engine::Engine;
+use crate::peers::Peers;
 pub use error::ImageError;
 pub use resolve::AskRegistry;
 
 /// Archives read or images pulled at the same time. Each may hold hundreds of open files.
 const MAX_INCOMING: usize = 4;
+
+/// Blobs fetched from other managers at the same time.
+const MAX_FETCHING: usize = 4;
 
 /// The image store of this manager. Clones are the same.
 #[derive(Clone)]
@@ -35,6 +40,8 @@ struct Shared {
     content: ContentStore,
     registry: Registry,
     incoming: Semaphore,
+    peers: Peers,
+    fetching: Semaphore,
     /// Held for reading while content comes in that has no name yet, for writing while content is removed.
     collecting: RwLock<()>,
     /// One collection at a time.
@@ -46,12 +53,19 @@ impl Images {
     ///
     /// # Errors
     /// The directory cannot be made.
-    pub fn open(directory: &Path, registries: RegistryOptions, engine: Engine) -> Result<Self, StoreError> {
+    pub fn open(
+        directory: &Path,
+        registries: RegistryOptions,
+        engine: Engine,
+        peers: Peers,
+    ) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(Shared {
             engine,
             content: ContentStore::open(directory)?,
             registry: Registry::new(registries),
             incoming: Semaphore::new(MAX_INCOMING),
+            peers,
+            fetching: Semaphore::new(MAX_FETCHING),
             collecting: RwLock::new(()),
             collector: Mutex::new(()),
         })))

@@ -194,8 +194,9 @@ impl Manager {
             insecure: config.insecure_registries.iter().cloned().collect(),
             ..RegistryOptions::default()
         };
-        let images = Images::open(&config.directory.join("images"), registries, engine.clone())
-            .map_err(ManagerError::Images)?;
+        let images =
+            Images::open(&config.directory.join("images"), registries, engine.clone(), peers.clone())
+                .map_err(ManagerError::Images)?;
         let services = Services {
             engine: engine.clone(),
             images,
@@ -207,6 +208,7 @@ impl Manager {
         let serving = services.serve(listener, tls, identity.cluster);
         let tasks = vec![
             tokio::spawn(clean_up_once(engine.clone(), services.images.clone())),
+            tokio::spawn(services.images.clone().replicate()),
             tokio::spawn(peers.follow(engine, losses)),
         ];
         info!(node.id = %identity.node, address = %port, "the manager is up");

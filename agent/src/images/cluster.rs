@@ -112,7 +112,7 @@ async fn ingest(
 }
 
 async fn open(channel: Channel, digest: Digest) -> Result<Streaming<BlobChunk>, Status> {
-    let request = GetBlobRequest { digest: digest.to_string() };
+    let request = GetBlobRequest { digest: digest.to_string(), own_only: false };
     Ok(ImagesClient::new(channel).get_blob(request).await?.into_inner())
 }
 

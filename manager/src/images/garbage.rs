@@ -8,7 +8,6 @@ use std::io::Read;
 
 use swarm_image::{ContentStore, Digest, StoreError};
 use swarm_manager_core::api::{ApiError, Request, Response};
-use swarm_model::PullSource;
 use tracing::{info, warn};
 
 use super::Images;
@@ -17,7 +16,7 @@ use crate::text::chain;
 /// As large as an index or manifest may be.
 const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 /// Documents below one image: indexes of indexes, a manifest for each platform.
-const MAX_DOCUMENTS: usize = 1_000;
+pub(super) const MAX_DOCUMENTS: usize = 1_000;
 
 impl Images {
     /// Removes what nothing leads to, beside everything else. Failing is no failure: the next time may succeed.
@@ -44,18 +43,12 @@ impl Images {
     }
 
     async fn roots(&self) -> Result<BTreeSet<Digest>, ApiError> {
-        let mut digests = Vec::new();
-        if let Response::Images(images) = self.0.engine.request(Request::ListImages).await? {
-            digests.extend(images.iter().map(|image| image.digest.clone()));
-        }
-        if let Response::Services(services) = self.0.engine.request(Request::ListServices).await? {
-            for view in &services {
-                let images = view.service.revisions.values().map(|spec| &spec.task.container.image);
-                let ours = images.filter(|image| image.source == PullSource::Cluster);
-                digests.extend(ours.filter_map(|image| image.digest.clone()));
+        match self.0.engine.request(Request::GetImageRoots).await? {
+            Response::ImageRoots(roots) => {
+                Ok(roots.iter().filter_map(|digest| digest.parse().ok()).collect())
             }
+            other => unreachable!("GetImageRoots is answered by roots, not by {other:?}"),
         }
-        Ok(digests.iter().filter_map(|digest| digest.parse().ok()).collect())
     }
 }
 
@@ -83,12 +76,29 @@ fn mark(content: &ContentStore, root: Digest, keep: &mut BTreeSet<Digest>) {
             continue;
         }
         read += 1;
-        let Some(json) = read_document(content, &document) else { continue };
-        let digest_in = |value: &serde_json::Value| value.get("digest")?.as_str()?.parse::<Digest>().ok();
-        let list = |key: &str| json.get(key).and_then(serde_json::Value::as_array).into_iter().flatten();
-        keep.extend(list("layers").chain(json.get("config")).filter_map(digest_in));
-        documents.extend(list("manifests").filter_map(digest_in));
+        let Some(named) = references(content, &document) else { continue };
+        keep.extend(named.blobs);
+        documents.extend(named.documents);
     }
+}
+
+/// What a manifest or an index names.
+pub(super) struct References {
+    /// Configuration and layers.
+    pub blobs: Vec<Digest>,
+    /// Manifests and indexes.
+    pub documents: Vec<Digest>,
+}
+
+/// `None`: it is not there, or no document.
+pub(super) fn references(content: &ContentStore, document: &Digest) -> Option<References> {
+    let json = read_document(content, document)?;
+    let digest_in = |value: &serde_json::Value| value.get("digest")?.as_str()?.parse::<Digest>().ok();
+    let list = |key: &str| json.get(key).and_then(serde_json::Value::as_array).into_iter().flatten();
+    Some(References {
+        blobs: list("layers").chain(json.get("config")).filter_map(digest_in).collect(),
+        documents: list("manifests").filter_map(digest_in).collect(),
+    })
 }
 
 fn read_document(content: &ContentStore, digest: &Digest) -> Option<serde_json::Value> {

@@ -111,16 +111,19 @@ impl ImageService for ImageCalls {
         request: Request<v1::GetBlobRequest>,
     ) -> Result<Response<Self::GetBlobStream>, Status> {
         // A certificate outlives the membership that it was issued for.
-        let node = calling_node(&request)?.to_string();
-        match self.engine.request(Ask::GetNode { node }).await {
+        let node = calling_node(&request)?;
+        match self.engine.request(Ask::GetMember { node }).await {
             Ok(_) => {}
             Err(ApiError::NotFound { .. }) => {
                 return Err(Status::permission_denied("the calling node is not a member of this cluster"));
             }
             Err(error) => return Err(from_api(&error)),
         }
-        let digest = request.into_inner().digest.parse::<Digest>();
-        let digest = digest.map_err(|error| Status::invalid_argument(chain(&error)))?;
+        let v1::GetBlobRequest { digest, own_only } = request.into_inner();
+        let digest: Digest = digest.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        if !own_only && self.images.bring(digest).await.is_none() {
+            return Err(Status::not_found(format!("no manager has {digest}")));
+        }
         let room = Arc::clone(&self.blobs).acquire_owned().await.expect("the semaphore is never closed");
         let content = self.images.content().clone();
         let opened = tokio::task::spawn_blocking(move || {

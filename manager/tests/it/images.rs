@@ -41,7 +41,7 @@ async fn load(cluster: &Cluster, archive: &[u8]) -> Result<Vec<v1::Image>, Statu
 }
 
 async fn blob(channel: &Channel, digest: &str) -> Result<Vec<u8>, Status> {
-    let request = v1::GetBlobRequest { digest: digest.to_owned() };
+    let request = v1::GetBlobRequest { digest: digest.to_owned(), own_only: false };
     let mut chunks =
         v1::images_client::ImagesClient::new(channel.clone()).get_blob(request).await?.into_inner();
     let mut content = Vec::new();
