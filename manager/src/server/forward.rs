@@ -5,7 +5,7 @@
 //! not: its outcome is unknown.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -191,7 +191,11 @@ impl Forward {
 
     async fn send(&self, mut channel: Channel, mut request: Request<Body>) -> Result<Response<Body>, Lost> {
         wrap(&mut request);
-        match channel.call(request).await {
+        let sent = async {
+            poll_fn(|context| channel.poll_ready(context)).await?;
+            channel.call(request).await
+        };
+        match sent.await {
             Ok(response) => Ok(response),
             Err(error) => {
                 self.peers.hang_up_leader().await;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use raft::StateRole;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2};
-use raft::{ProgressState, StateRole};
 use swarm_model::Timestamp;
 
 use super::Consensus;
@@ -36,12 +36,11 @@ impl Consensus {
         heard.chain([self.raw.raft.id]).collect()
     }
 
-    /// Whether a member follows this leader's log closely.
+    /// Whether a member has nearly all of this leader's log. Not whether raft-rs replicates to it eagerly: after a snapshot
+    /// it does so only with the next entry.
     pub fn has_caught_up(&self, peer: u64) -> bool {
         let last = self.raw.raft.raft_log.last_index();
-        self.raw.raft.prs().get(peer).is_some_and(|progress| {
-            progress.state == ProgressState::Replicate && progress.matched + MAX_BEHIND >= last
-        })
+        self.raw.raft.prs().get(peer).is_some_and(|progress| progress.matched + MAX_BEHIND >= last)
     }
 
     /// Leads, and neither a change of the membership nor a hand-over is under way.

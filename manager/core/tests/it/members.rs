@@ -82,7 +82,10 @@ fn a_manager_joins_after_the_log_was_cut() {
         let spec = specs::with_replicas(&spec, 1 + round % 2);
         world.ask(Request::UpdateService { service, version, spec }).unwrap();
     }
+    // And nothing is written meanwhile that would push it on.
+    world.run_for(Duration::from_secs(5));
     admit(&mut world, 1);
+    world.run_until("it votes", |world| world.voting() == 2);
     admit(&mut world, 2);
     world.run_until("all vote", |world| world.voting() == 3);
     settle_and_compare(&mut world);
