@@ -1,6 +1,7 @@
 //! The node's membership: in no cluster, or in one as worker or manager. Remembered on disk; one change at a time.
 
 mod address;
+mod doctor;
 mod local;
 mod membership;
 
