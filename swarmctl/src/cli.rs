@@ -125,6 +125,8 @@ pub enum ClusterCommand {
     },
     /// Show the cluster, as this node sees it
     Info(FormatArgs),
+    /// Look for what keeps this node, or the cluster, from its work
+    Doctor(FormatArgs),
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,7 @@
 //! One module per noun; each function is one command.
 
 mod cluster;
+mod doctor;
 mod image;
 mod logs;
 mod node;

@@ -2,6 +2,7 @@
 
 mod address;
 mod departure;
+mod doctor;
 mod local;
 mod membership;
 

@@ -10,9 +10,10 @@ mod process;
 mod registry;
 mod wait;
 
-pub use cluster::{Cluster, Options, Output, TaskRow};
+pub use cluster::{Cluster, Options, Output, TaskRow, unique_name};
 pub use http::{get, get_from, try_get};
 pub use image::{Archive, append, busybox_image, demo_image};
-pub use process::{binary, require_root};
+pub use leaks::cgroups_of;
+pub use process::{binary, require_root, signal};
 pub use registry::Registry;
 pub use wait::eventually;

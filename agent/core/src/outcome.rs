@@ -15,7 +15,8 @@ pub(crate) fn status_of(exit: &Exit, asked: bool, limits: &Limits, at: Timestamp
         Exit::Code { code: 0, .. } => (TaskState::Complete, String::new()),
         Exit::Code { oom: true, .. } => (TaskState::Failed, out_of_memory(limits)),
         Exit::Code { signal: Some(signal), .. } => (TaskState::Failed, format!("killed by {signal}")),
-        Exit::Code { code, .. } => (TaskState::Failed, format!("exited with code {code}")),
+        // The code says it all.
+        Exit::Code { .. } => (TaskState::Failed, String::new()),
         Exit::Lost { reason } => (TaskState::Failed, reason.clone()),
     };
     TaskStatus { state, at, message: String::new(), error, exit_code, oom_killed, pid: None }
@@ -56,7 +57,7 @@ mod tests {
     #[test]
     fn the_error_names_the_cause() {
         check(&code(0, None, false), false, "complete 0");
-        check(&code(3, None, false), false, "failed 3 exited with code 3");
+        check(&code(3, None, false), false, "failed 3");
         check(&code(139, Some("SIGSEGV"), false), false, "failed 139 killed by SIGSEGV");
         let oom = "failed 137 killed by the kernel: out of memory (limit 64 MiB)";
         check(&code(137, Some("SIGKILL"), true), false, oom);

@@ -1,5 +1,7 @@
 //! The certificate authority's calls, open to nodes that are no members yet.
 
+use std::time::SystemTime;
+
 use swarm_proto::v1;
 use swarm_proto::v1::certificate_authority_server::CertificateAuthority;
 use tonic::{Code, Request, Response, Status};
@@ -21,7 +23,9 @@ impl CertificateAuthority for AuthorityCalls {
         _: Request<v1::GetRootRequest>,
     ) -> Result<Response<v1::GetRootResponse>, Status> {
         let root_certificate = self.authority.root().await?;
-        Ok(Response::new(v1::GetRootResponse { root_certificate }))
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros();
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        Ok(Response::new(v1::GetRootResponse { root_certificate, now }))
     }
 
     async fn issue_node_certificate(

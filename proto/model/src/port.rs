@@ -34,6 +34,8 @@ pub struct PortSpec {
 impl PortSpec {
     /// Range of automatically assigned ingress ports.
     pub const AUTOMATIC: std::ops::RangeInclusive<u16> = 30000..=32767;
+    /// Where managers and the nodes' tunnels listen: never published.
+    pub const OF_THE_CLUSTER: [(Protocol, u16); 2] = [(Protocol::Tcp, 2377), (Protocol::Udp, 4789)];
 }
 
 /// A port of the node itself that a task needs for itself.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    ContainerSpec, PortMode, Resources, ServiceMode, ServiceSpec, SpecError, TaskSpec, UpdatePolicy,
-    service_name,
+    ContainerSpec, PortMode, PortSpec, Resources, ServiceMode, ServiceSpec, SpecError, TaskSpec,
+    UpdatePolicy, service_name,
 };
 
 /// Entries that any list of a spec may have.
@@ -52,6 +52,17 @@ impl ServiceSpec {
                     return Err(invalid(
                         "publish",
                         format!("port {published}/{} is published twice", port.protocol),
+                    ));
+                }
+                (PortMode::Ingress | PortMode::Host, Some(published))
+                    if PortSpec::OF_THE_CLUSTER.contains(&(port.protocol, published)) =>
+                {
+                    return Err(invalid(
+                        "publish",
+                        format!(
+                            "port {published}/{} is the cluster's own: the nodes would lose each other",
+                            port.protocol
+                        ),
                     ));
                 }
                 (PortMode::Ingress | PortMode::Host, _) => {}

@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::pem::PemObject;
@@ -86,6 +87,16 @@ impl Credentials {
     /// Who these credentials prove to be.
     pub fn identity(&self) -> &NodeIdentity {
         &self.identity
+    }
+
+    /// From when to when the certificate is valid.
+    ///
+    /// # Errors
+    /// The certificate cannot be parsed.
+    pub fn validity(&self) -> Result<(SystemTime, SystemTime), CredentialsError> {
+        let leaf = CertificateDer::from_pem_slice(self.chain_pem.as_bytes())
+            .map_err(CredentialsError::NoCertificate)?;
+        crate::identity::validity(&leaf).map_err(CredentialsError::Identity)
     }
 
     /// The cluster's root certificate, PEM.

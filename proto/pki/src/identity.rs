@@ -1,5 +1,7 @@
 //! The identity that a certificate states: CN = node id, OU = role, O = cluster id (SwarmKit's form).
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use rcgen::{DistinguishedName, DnType};
 use rustls::pki_types::CertificateDer;
 use swarm_model::{ClusterId, NodeId, NodeRole};
@@ -61,6 +63,15 @@ impl NodeIdentity {
         let unit = unit_of_role(self.role);
         [unit.to_owned(), format!("{}.{unit}", self.node)]
     }
+}
+
+/// From when to when a certificate is valid.
+pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), IdentityError> {
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|error| IdentityError::Malformed(Box::new(error)))?;
+    let at = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let validity = parsed.validity();
+    Ok((at(validity.not_before.timestamp()), at(validity.not_after.timestamp())))
 }
 
 /// The server name by which any manager is dialled, or exactly the one that is `node`.

@@ -25,6 +25,11 @@ use crate::spec::ContainerSpec;
 const FSCONFIG_VALUE_LIMIT: usize = 255;
 /// Most layers that the kernel stacks.
 pub const LAYERS_LIMIT: usize = 500;
+/// First kernel that overlayfs takes layers one by one from.
+const LAYER_BY_LAYER: (u32, u32) = (6, 8);
+/// Writes may skip the disk's cache flushes: the upper layer lives no longer than its container, so what a power cut
+/// does to it does not matter.
+const VOLATILE: &str = "volatile";
 /// Longest path of a working directory, and most of its parts.
 const WORKDIR_LIMIT: usize = 4096;
 
@@ -61,22 +66,18 @@ pub fn mount(spec: &ContainerSpec, directory: &Directory) -> Result<RootFs, Fail
             return Err(Failure::Image { reason });
         }
     }
-    // Without `volatile` first where the kernel is older than 5.10, and by the old call, which
-    // takes one page of options, where it is older than 6.8.
-    overlay
-        .mount(Volatile::Yes)
-        .or_else(|_| overlay.mount(Volatile::No))
-        .or_else(|_| overlay.mount_by_old_call())
-        .map_err(|error| failed(&std::io::Error::from(error)))?;
+    // An older kernel is not asked: it would write its refusal to the host's log at each start.
+    let mounted = if kernel_version() >= LAYER_BY_LAYER { overlay.mount() } else { Err(Errno::INVAL) };
+    mounted.or_else(|_| overlay.mount_by_old_call()).map_err(|error| failed(&std::io::Error::from(error)))?;
     RootFs::open(overlay.root).map_err(|error| failed(&std::io::Error::from(error)))
 }
 
-/// Whether writes may skip the disk's cache flushes. The upper layer lives no longer than its
-/// container, so what a power cut does to it does not matter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Volatile {
-    Yes,
-    No,
+/// Major and minor version of the running kernel; 0.0 if it does not say.
+fn kernel_version() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 struct Overlay {
@@ -109,7 +110,7 @@ impl Overlay {
     }
 
     /// By the new mount interface: a value per layer, so their number and length do not matter.
-    fn mount(&self, volatile: Volatile) -> Result<(), Errno> {
+    fn mount(&self) -> Result<(), Errno> {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         // Kept open until the mount is made.
         let mut opened = Vec::new();
@@ -124,9 +125,7 @@ impl Overlay {
         for (key, value) in TRUST_NO_LAYER {
             fsconfig_set_string(&context, key, value)?;
         }
-        if volatile == Volatile::Yes {
-            fsconfig_set_flag(&context, "volatile")?;
-        }
+        fsconfig_set_flag(&context, VOLATILE)?;
         fsconfig_create(&context)?;
         // Device nodes belong in /dev; one that an image brings along must not open anything.
         let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)?;
@@ -144,7 +143,7 @@ impl Overlay {
             opened.push(layer);
         }
         let mut options = format!(
-            "lowerdir={},upperdir={},workdir={}",
+            "lowerdir={},upperdir={},workdir={},{VOLATILE}",
             lower.join(":"),
             self.upper.display(),
             self.work.display()

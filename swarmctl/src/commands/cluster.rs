@@ -39,6 +39,7 @@ pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
             println!("This node left the cluster.");
         }
         ClusterCommand::Info(args) => info(client, &args.format).await?,
+        ClusterCommand::Doctor(args) => super::doctor::run(client, &args.format).await?,
     }
     Ok(())
 }

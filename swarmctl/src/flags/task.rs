@@ -89,7 +89,7 @@ pub struct TaskFlags {
     /// Share of failures that is tolerated, 0 to 1
     #[arg(long, value_name = "RATIO")]
     update_max_failure_ratio: Option<f64>,
-    /// [default: start-first, unless the service has a volume or a host port]
+    /// [default: start-first, unless the service has a volume, a host port or a limit of replicas per node]
     #[arg(long, value_enum)]
     update_order: Option<Order>,
     /// Tasks rolled back at the same time (0: all) [default: 1]

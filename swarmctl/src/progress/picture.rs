@@ -187,7 +187,14 @@ impl Picture {
     /// Why it does not move on: the first slot that is not done, and what it says.
     pub fn standstill(&self) -> Option<String> {
         let task = self.slots().into_iter().flatten().find(|task| !self.is_done(task))?;
-        Some(format!("{}.{} is {}: {}", task.service_name, task.slot, name(state(task)), reason(task)))
+        let of = format!("{}.{}", task.service_name, task.slot);
+        Some(match (state(task), reason(task)) {
+            (v1::TaskState::Running, _) => {
+                format!("{of} waits for its turn: the tasks before it are watched first")
+            }
+            (state, "") => format!("{of} is {}", name(state)),
+            (state, reason) => format!("{of} is {}: {reason}", name(state)),
+        })
     }
 
     /// Host names of the nodes where it runs, each once.

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use swarm_model::Availability;
+use swarm_pki::Credentials;
 use swarm_proto::v1;
 use swarm_proto::v1::local_server::{Local, LocalServer};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
-use super::Node;
-use super::address;
-use super::departure;
 use super::membership::{Membership, Place, Record, Seat};
+use super::{Node, address, departure, doctor};
 
 /// Addresses of the tasks' gateway network, unless the operator names others (docs/adr/0004).
 const DEFAULT_GATEWAY_POOL: &str = "10.192.0.0/10";
@@ -119,6 +119,11 @@ impl Local for LocalService {
         Ok(self.answer().await)
     }
 
+    async fn examine(&self, _: Request<v1::ExamineRequest>) -> Result<Response<v1::ExamineResponse>, Status> {
+        let findings = self.examine_node().await.map_err(|error| told(&error))?;
+        Ok(Response::new(v1::ExamineResponse { findings: findings.into_iter().map(Into::into).collect() }))
+    }
+
     async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
         let node = &self.0;
         let _change = node.change.lock().await;
@@ -137,6 +142,24 @@ impl Local for LocalService {
         Place::new(&node.config).forget().map_err(|error| told(&error))?;
         info!("left the cluster");
         Ok(Response::new(v1::LeaveResponse {}))
+    }
+}
+
+impl LocalService {
+    /// What is known of the membership is copied out first: examining takes a while, and holds nothing up.
+    async fn examine_node(&self) -> anyhow::Result<Vec<doctor::Finding>> {
+        let node = &self.0;
+        let member = node.membership.lock().await.as_ref().map(Membership::to_examine);
+        let (directory, data_address) =
+            (node.config.data_dir.clone(), member.as_ref().map(|member| member.data_address));
+        let machine = tokio::task::spawn_blocking(move || doctor::examine_machine(&directory, data_address));
+        let mut findings = machine.await?;
+        if let Some(member) = member {
+            let credentials = Credentials::load(&Place::new(&node.config).credentials())?
+                .context("the node's credentials are missing")?;
+            findings.extend(doctor::examine_membership(&credentials, &member.managers).await);
+        }
+        Ok(findings)
     }
 }
 

@@ -288,6 +288,11 @@ impl Membership {
         })
     }
 
+    /// A copy of what the way to the managers is looked for with.
+    pub fn to_examine(&self) -> Record {
+        self.record.clone()
+    }
+
     pub fn describe(&self, status: &mut v1::LocalStatus) {
         let identity = self.credentials.identity();
         let agent = self.agent.status().borrow().clone();

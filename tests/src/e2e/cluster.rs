@@ -453,7 +453,7 @@ fn run(mut command: Command) -> Output {
 }
 
 /// `t`, this process, and a number: unique on the machine, and short enough for device names.
-fn unique_name() -> String {
+pub fn unique_name() -> String {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let process = std::process::id() % 46_656;
     let digit = |value: u32| char::from_digit(value % 36, 36).expect("a base-36 digit");

@@ -33,10 +33,11 @@ fn containers(data: &Path) -> Vec<String> {
 
 /// Cgroups below the parent, in every hierarchy.
 fn cgroups(parent: &str) -> Vec<PathBuf> {
-    parents(parent).iter().flat_map(|path| children(path)).collect()
+    cgroups_of(parent).iter().flat_map(|path| children(path)).collect()
 }
 
-fn parents(parent: &str) -> Vec<PathBuf> {
+/// The cgroups of that name directly below a root, in every hierarchy.
+pub fn cgroups_of(parent: &str) -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
     hierarchies.chain([root.to_owned()]).map(|path| path.join(parent)).filter(|path| path.is_dir()).collect()
@@ -49,7 +50,7 @@ fn children(path: &Path) -> Vec<PathBuf> {
 
 /// Removes a parent cgroup and what is below it; only works once no process is in it.
 pub fn remove_cgroups(parent: &str) {
-    for path in parents(parent) {
+    for path in cgroups_of(parent) {
         remove(&path);
     }
 }

@@ -15,6 +15,7 @@ fn bad_services_are_refused_by_name() {
     cluster.ctl_fails(&create(&["--constraint", "node.rol==manager", "busybox:1"]), 1, "node.rol");
     cluster.ctl_fails(&create(&["--constraint", "node.role", "busybox:1"]), 1, "no operator");
     cluster.ctl_fails(&create(&["-p", "80:99999", "busybox:1"]), 64, "80:99999");
+    cluster.ctl_fails(&create(&["-p", "2377:80", "busybox:1"]), 1, "2377/tcp");
     cluster.ctl_fails(&create(&["--limit-memory", "1k", "busybox:1"]), 1, "limit-memory");
     cluster.ctl_fails(&create(&["--replicas", "many", "busybox:1"]), 64, "many");
     cluster.ctl_fails(&["service", "create", "--name=-bad-", "busybox:1"], 1, "-bad-");

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod crashes;
+mod dev;
 mod images;
 mod limits;
 mod main_job;

@@ -78,6 +78,8 @@ fn update_under_load(cluster: &Cluster) {
         .expect("the load starts");
     cluster.ctl_ok(&["service", "update", "--image", "demo:2", "web"]);
     assert!(get(cluster.endpoint(1, 8080)).contains("version=2"));
+    let nodes: BTreeSet<String> = cluster.running("web").into_iter().map(|task| task.node).collect();
+    assert_eq!(nodes.len(), 2, "an update leaves the tasks spread: {nodes:?}");
     cluster.ctl_ok(&["service", "rollback", "web"]);
     assert!(get(cluster.endpoint(1, 8080)).contains("version=1"));
     let output = load.wait_with_output().expect("the load ends");

@@ -132,3 +132,17 @@ fn lists_filters_and_formats_serve_scripts() {
     assert!(cluster.ctl_ok(&["cluster", "info"]).contains("Leader"));
     cluster.finish();
 }
+
+#[test]
+fn the_doctor_finds_what_is_broken() {
+    let cluster = Cluster::start(2);
+    let report = cluster.ctl_ok(&["cluster", "doctor"]);
+    assert!(report.contains("the managers accept changes") && report.contains("all 2 ready"), "{report}");
+    cluster.cut_off(2);
+    let report = cluster.ctl_at(2, &["cluster", "doctor"]);
+    assert_eq!(report.code, 1, "{report:?}");
+    assert!(report.stdout.contains(":2377 does not answer"), "{report:?}");
+    cluster.reconnect(2);
+    cluster.wait_node(2, "Ready");
+    cluster.finish();
+}

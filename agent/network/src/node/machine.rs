@@ -82,14 +82,19 @@ pub fn obstacles(
     plan: AddressPlan,
 ) -> Result<Vec<String>, NetlinkError> {
     let mut found = overlapping_routes(route, plan.pool())?;
+    found.extend(firewalls(netfilter)?);
+    Ok(found)
+}
+
+/// Firewalls of other software that drop the cluster's packets.
+pub fn firewalls(netfilter: &mut Socket) -> Result<Vec<String>, NetlinkError> {
     let matches = [
         format!("iifname {TUNNEL}"),
         format!("oifname {TUNNEL}"),
         format!("iifgroup {TASK_GROUP}"),
         format!("oifgroup {TASK_GROUP}"),
     ];
-    found.extend(dropping_chains(netfilter, &matches)?);
-    Ok(found)
+    dropping_chains(netfilter, &matches)
 }
 
 fn overlapping_routes(socket: &mut Socket, pool: Ipv4Net) -> Result<Vec<String>, NetlinkError> {

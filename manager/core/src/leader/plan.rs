@@ -18,7 +18,7 @@ use crate::admission;
 use crate::dispatcher::Fleet;
 use crate::orchestrator::{self, NodeCondition, Remark, ServicePlan, ServiceView, TaskAction, TaskView};
 use crate::randomness::Ids;
-use crate::scheduler::{PlacedTask, PlacementRequest, Scheduler};
+use crate::scheduler::{PlacedTask, PlacementRequest, Refusal, Scheduler};
 use crate::store::{Action, ApplyError, NewTask, ServiceRecord, ServiceUpdate, Store};
 use crate::watch::Watch;
 
@@ -97,6 +97,7 @@ impl Planner {
         self.scheduler.add_task(&PlacedTask {
             id: task.id,
             service: task.service,
+            revision: task.revision,
             node,
             reservations,
             host_ports: &host_ports,
@@ -371,7 +372,7 @@ impl Leader {
                 tasks,
             },
         );
-        let mut refusal = plan.refusal.map(|refusal| refusal.to_string());
+        let mut refusal = plan.refusal.map(|refusal| with_way_out(&refusal));
         for (task, node) in plan.placed {
             match draft.addresses.take(node, store) {
                 Some(address) => {
@@ -388,6 +389,14 @@ impl Leader {
             Some(refusal) => self.planner.refusals.insert(service.id, refusal),
             None => self.planner.refusals.remove(&service.id),
         };
+    }
+}
+
+/// What an operator reads of it: why, and the least that would help.
+fn with_way_out(refusal: &Refusal) -> String {
+    match refusal.fixes.first() {
+        Some(fix) => format!("{refusal}; to make it fit: {fix}"),
+        None => refusal.to_string(),
     }
 }
 

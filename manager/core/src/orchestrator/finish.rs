@@ -110,7 +110,6 @@ fn failure(status: &TaskStatus, memory_limit: Option<u64>) -> String {
         status.error.clone()
     };
     match status.exit_code {
-        Some(_) if cause.starts_with("exit code") => cause,
         Some(code) if cause.is_empty() => format!("exit code {code}"),
         Some(code) => format!("exit code {code}: {cause}"),
         None if cause.is_empty() => "failed for an unknown reason".to_owned(),
@@ -171,7 +170,6 @@ mod tests {
         use TaskState::{Complete, Failed, Rejected};
         check(Complete, Some(0), false, "", None, "");
         check(Failed, Some(1), false, "", None, "exit code 1");
-        check(Failed, Some(1), false, "exit code 1", None, "exit code 1");
         check(Failed, Some(139), false, "", None, "exit code 139: segmentation fault (SIGSEGV)");
         let oom = "exit code 137: killed by the kernel: out of memory (limit 64 MiB)";
         check(Failed, Some(137), true, "", Some(64 << 20), oom);

@@ -79,7 +79,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The order asked for; else start-first, unless two tasks of a slot would fight over a volume or a port.
+    /// The order asked for; else start-first, unless two tasks of a slot would fight over a volume, a port, or the room
+    /// that a limit of replicas per node leaves.
     pub fn order(&self) -> UpdateOrder {
         let spec = &self.service.spec;
         let shares_disk = spec.task.container.mounts.iter().any(|mount| match mount.kind {
@@ -87,7 +88,8 @@ impl<'a> Target<'a> {
             MountKind::Tmpfs { .. } => false,
         });
         let host_port = spec.ports.iter().any(|port| port.mode == PortMode::Host);
-        self.policy().order.unwrap_or(if shares_disk || host_port {
+        let limited = spec.task.placement.max_replicas_per_node.is_some();
+        self.policy().order.unwrap_or(if shares_disk || host_port || limited {
             UpdateOrder::StopFirst
         } else {
             UpdateOrder::StartFirst

@@ -11,7 +11,7 @@ use super::class::{Class, GroupId, ROOT};
 use super::ladder::Mark;
 use super::nodes::{Footprint, Nodes, Slot};
 use super::order::Rank;
-use super::service::Places;
+use super::service::{Others, Places};
 
 /// What a plan needs to know of the request.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) struct Terms<'a> {
     pub(super) footprint: &'a Footprint,
     /// `u32::MAX`: no limit.
     pub(super) max_replicas: u32,
+    /// The service's other tasks: for that limit they count too.
+    pub(super) others: Others<'a>,
     /// Nodes that are the last choice, ascending.
     pub(super) failing: Vec<Slot>,
 }
@@ -212,7 +214,7 @@ impl<'a> Contest<'a> {
                 break None;
             };
             from = mark;
-            if self.places.replicas_on(slot) == 0 && !self.is_passed_over(slot) {
+            if self.places.replicas_on(slot) == 0 && !self.is_passed_over(slot) && !self.is_full(slot, 0) {
                 let node = self.nodes.at(slot).id;
                 break Some(Rank { replicas_here: 0, tasks_here: mark.tasks, node, slot });
             }
@@ -231,7 +233,7 @@ impl<'a> Contest<'a> {
             if rank.replicas_here >= self.terms.max_replicas {
                 return None;
             }
-            if !self.is_passed_over(rank.slot) {
+            if !self.is_passed_over(rank.slot) && !self.is_full(rank.slot, rank.replicas_here) {
                 self.sweep(leaf).used_from = from;
                 return Some(rank);
             }
@@ -243,6 +245,12 @@ impl<'a> Contest<'a> {
         let places = &*self.places;
         let start = || Sweep { fresh_from: places.fresh_from(leaf), used_from: Rank::MIN };
         self.sweeps.entry(leaf).or_insert_with(start)
+    }
+
+    /// Whether the limit of replicas per node is reached; `own` are those of the revision.
+    fn is_full(&self, slot: Slot, own: u32) -> bool {
+        let Terms { max_replicas, others, .. } = self.terms;
+        max_replicas != u32::MAX && own + others.replicas_on(slot) >= max_replicas
     }
 
     fn is_passed_over(&self, slot: Slot) -> bool {

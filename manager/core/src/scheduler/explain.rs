@@ -9,7 +9,7 @@ use super::class::runs_on;
 use super::fix::{Fix, name_of};
 use super::nodes::{Host, Nodes, Slot};
 use super::refusal::{Cause, Closest, Exclusion, NearMiss, Refusal};
-use super::service::Places;
+use super::service::Revisions;
 
 /// Fixes offered, so that the operator can choose but need not read long.
 const MAX_FIXES: usize = 3;
@@ -40,13 +40,13 @@ struct Survey {
 /// Why `unplaced` tasks of the request have no node.
 pub(super) fn explain(
     nodes: &Nodes,
-    places: &Places,
+    revisions: &Revisions,
     request: &PlacementRequest<'_>,
     unplaced: usize,
 ) -> Refusal {
     let mut survey = Survey::default();
     for (slot, host) in nodes.all().filter(|(_, host)| host.node.is_some()) {
-        let lacks = lacks_of(host, places.replicas_on(slot), request);
+        let lacks = lacks_of(host, revisions.replicas_on(slot), request);
         survey.note(slot, host, request.reservations, lacks);
     }
     survey.into_refusal(nodes, request.reservations, unplaced)

@@ -7,12 +7,15 @@
 //! A node passes these filters, in this order: ready and active, reservations, constraints, platform, host ports,
 //! replicas per node. Of the nodes that pass, a task goes to the one with the smallest score:
 //! 1. not failing: fewer than 5 failures of this service revision there within 5 minutes;
-//! 2. per spread preference, outermost first, the group of nodes with the fewest tasks of the service; among equal
+//! 2. per spread preference, outermost first, the group of nodes with the fewest tasks of the revision; among equal
 //!    groups the one whose best node has the better rank;
-//! 3. rank: fewest tasks of the service, fewest tasks, smallest node id.
+//! 3. rank: fewest tasks of the revision, fewest tasks, smallest node id.
+//!
+//! Tasks of the service's other revisions do not count for spreading: an update is about to replace them, and where its
+//! own tasks end up is what stays.
 //!
 //! Nodes are never scanned to place a task. One [`ladder`] keeps all open nodes by load; requirements that are equal
-//! share a [`class`], the set of nodes that satisfy them; each service remembers the nodes that run it already
+//! share a [`class`], the set of nodes that satisfy them; each revision remembers the nodes that run it already
 //! ([`service`]). A plan is a [`contest`] over the three. What is derived follows the nodes that changed ([`changes`]).
 //! Only an explanation ([`explain`]) looks at every node.
 
@@ -39,7 +42,7 @@ use contest::{Contest, Terms};
 use failures::Failures;
 use lookup::Lookup;
 use nodes::{Footprint, Nodes, Slot};
-use service::Places;
+use service::{Others, Revisions};
 
 pub use fix::{Change, Fix};
 pub use refusal::{Cause, Closest, Exclusion, NearMiss, Refusal};
@@ -49,7 +52,7 @@ pub use refusal::{Cause, Closest, Exclusion, NearMiss, Refusal};
 pub struct Scheduler {
     nodes: Nodes,
     tasks: Lookup<TaskId, Holding>,
-    services: Lookup<ServiceId, Places>,
+    services: Lookup<ServiceId, Revisions>,
     classes: Classes,
     failures: Failures,
     capacity_generation: u64,
@@ -67,6 +70,7 @@ struct Holding {
 pub struct PlacedTask<'a> {
     pub id: TaskId,
     pub service: ServiceId,
+    pub revision: u64,
     pub node: NodeId,
     pub reservations: Resources,
     pub host_ports: &'a [HostPort],
@@ -116,15 +120,17 @@ impl Scheduler {
     pub fn add_task(&mut self, task: &PlacedTask<'_>) {
         let slot = self.nodes.slot_of(task.node);
         if let Some(known) = self.tasks.get(&task.id) {
-            if known.slot == slot && known.footprint.is(task.service, task.reservations, task.host_ports) {
+            let line = (task.service, task.revision);
+            if known.slot == slot && known.footprint.is(line, task.reservations, task.host_ports) {
                 return;
             }
             self.remove_task(task.id);
         }
         // Removing it may have vacated a slot.
         let slot = self.nodes.slot_of(task.node);
-        let places = self.services.get_or_default(task.service);
-        let footprint = places.footprint(task.service, task.reservations, task.host_ports);
+        let line = (task.service, task.revision);
+        let places = self.services.get_or_default(task.service).of_mut(task.revision);
+        let footprint = places.footprint(line, task.reservations, task.host_ports);
         places.add(slot);
         self.nodes.occupy(slot, &footprint);
         self.tasks.insert(task.id, Holding { slot, footprint });
@@ -133,12 +139,9 @@ impl Scheduler {
     /// The task holds nothing any more: it ended, or will never be placed. An unknown one is ignored.
     pub fn remove_task(&mut self, task: TaskId) {
         let Some(Holding { slot, footprint }) = self.tasks.remove(&task) else { return };
-        let service = footprint.service;
-        let places = self.services.get_mut(&service).expect("a service with tasks is known");
-        places.subtract(slot, self.nodes.at(slot).id);
-        if places.tasks == 0 {
-            self.services.remove(&service);
-        }
+        let revisions = self.services.get_mut(&footprint.service).expect("a service with tasks is known");
+        revisions.of_mut(footprint.revision).subtract(slot, self.nodes.at(slot).id);
+        self.forget_if_empty(footprint.service, footprint.revision);
         self.nodes.release(slot, &footprint);
         self.capacity_generation += 1;
     }
@@ -161,9 +164,10 @@ impl Scheduler {
         let mut placed = Vec::with_capacity(request.tasks.len());
         self.nodes.settle();
         let Self { nodes, tasks, services, .. } = self;
-        let places = services.get_or_default(request.service);
-        let footprint = places.footprint(request.service, request.reservations, request.host_ports);
-        let terms = Terms::of(request, &footprint, &self.failures, nodes);
+        let (places, others) = services.get_or_default(request.service).split(request.revision);
+        let line = (request.service, request.revision);
+        let footprint = places.footprint(line, request.reservations, request.host_ports);
+        let terms = Terms::of(request, &footprint, others, &self.failures, nodes);
         let class = self.classes.current(&ClassKey::new(request.placement), nodes);
         places.sync(class, nodes, &footprint);
         let mut contest = Contest::open(class, nodes, places, terms);
@@ -180,8 +184,9 @@ impl Scheduler {
         }
         contest.close();
         let unplaced = request.tasks.len() - placed.len();
-        let refusal = (unplaced > 0).then(|| explain::explain(nodes, places, request, unplaced));
-        self.forget_if_empty(request.service);
+        let revisions = services.get_or_default(request.service);
+        let refusal = (unplaced > 0).then(|| explain::explain(nodes, revisions, request, unplaced));
+        self.forget_if_empty(request.service, request.revision);
         PlacementPlan { placed, refusal }
     }
 
@@ -190,24 +195,25 @@ impl Scheduler {
         self.failures.expire(now);
         self.nodes.settle();
         let Self { nodes, services, .. } = self;
-        let places = services.get_or_default(request.service);
-        let footprint = places.footprint(request.service, request.reservations, request.host_ports);
-        let terms = Terms::of(request, &footprint, &self.failures, nodes);
+        let (places, others) = services.get_or_default(request.service).split(request.revision);
+        let line = (request.service, request.revision);
+        let footprint = places.footprint(line, request.reservations, request.host_ports);
+        let terms = Terms::of(request, &footprint, others, &self.failures, nodes);
         let class = self.classes.current(&ClassKey::new(request.placement), nodes);
         places.sync(class, nodes, &footprint);
         let mut contest = Contest::open(class, nodes, places, terms);
         let open = contest.is_open();
         contest.close();
-        self.forget_if_empty(request.service);
+        self.forget_if_empty(request.service, request.revision);
         open
     }
 
     /// Why tasks of the request do or would not find a node: what a plan would say if it placed none of them. Looks at
     /// every node. Nodes that would fit are in no count, see [`Refusal::nodes`].
     pub fn explain(&self, request: &PlacementRequest<'_>) -> Refusal {
-        let none = Places::default();
-        let places = self.services.get(&request.service).unwrap_or(&none);
-        explain::explain(&self.nodes, places, request, request.tasks.len())
+        let none = Revisions::default();
+        let revisions = self.services.get(&request.service).unwrap_or(&none);
+        explain::explain(&self.nodes, revisions, request, request.tasks.len())
     }
 
     /// Whether a task that is on `node` may stay: the node is a member, is not drained, and satisfies constraints and
@@ -231,8 +237,8 @@ impl Scheduler {
         self.tasks.len()
     }
 
-    fn forget_if_empty(&mut self, service: ServiceId) {
-        if self.services.get(&service).is_some_and(|places| places.tasks == 0) {
+    fn forget_if_empty(&mut self, service: ServiceId, revision: u64) {
+        if self.services.get_mut(&service).is_some_and(|revisions| revisions.forget_if_empty(revision)) {
             self.services.remove(&service);
         }
     }
@@ -242,6 +248,7 @@ impl<'a> Terms<'a> {
     fn of(
         request: &PlacementRequest<'_>,
         footprint: &'a Footprint,
+        others: Others<'a>,
         failures: &Failures,
         nodes: &Nodes,
     ) -> Self {
@@ -250,6 +257,7 @@ impl<'a> Terms<'a> {
             .filter_map(|node| nodes.known_slot(node))
             .collect();
         failing.sort_unstable();
-        Self { footprint, max_replicas: request.placement.max_replicas_per_node.unwrap_or(u32::MAX), failing }
+        let max_replicas = request.placement.max_replicas_per_node.unwrap_or(u32::MAX);
+        Self { footprint, max_replicas, others, failing }
     }
 }

@@ -56,13 +56,21 @@ pub(super) enum Standing {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Footprint {
     pub(super) service: ServiceId,
+    pub(super) revision: u64,
     pub(super) reservations: Resources,
     pub(super) host_ports: Box<[HostPort]>,
 }
 
 impl Footprint {
-    pub(super) fn is(&self, service: ServiceId, reservations: Resources, ports: &[HostPort]) -> bool {
-        self.service == service && self.reservations == reservations && *self.host_ports == *ports
+    pub(super) fn is(
+        &self,
+        (service, revision): (ServiceId, u64),
+        reservations: Resources,
+        ports: &[HostPort],
+    ) -> bool {
+        (self.service, self.revision) == (service, revision)
+            && self.reservations == reservations
+            && *self.host_ports == *ports
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where the tasks of one service are, and what its plans remember from one to the next.
+//! Where the tasks of a service are, by revision, and what the plans of a revision remember from one to the next.
 //!
 //! Three memories, each kept up only as far as plans need it, so that one more task of a large service costs no more
 //! than of a small one: how full each group is ([`Fills`]), from where to look for nodes without a task ([`Fresh`]), and
@@ -17,7 +17,49 @@ use super::order::{Entry, Order, Rank};
 /// Changed nodes that are followed one by one whatever the alternative costs.
 const FOLLOW_AT_LEAST: usize = 64;
 
-/// One service's tasks by node.
+/// The tasks of one service: some revisions, hardly ever more than two.
+#[derive(Debug, Default)]
+pub(super) struct Revisions(Vec<(u64, Places)>);
+
+impl Revisions {
+    pub(super) fn of_mut(&mut self, revision: u64) -> &mut Places {
+        self.split(revision).0
+    }
+
+    /// A revision's tasks, and those of the others.
+    pub(super) fn split(&mut self, revision: u64) -> (&mut Places, Others<'_>) {
+        let at = self.0.iter().position(|(known, _)| *known == revision).unwrap_or_else(|| {
+            self.0.push((revision, Places::default()));
+            self.0.len() - 1
+        });
+        let (before, rest) = self.0.split_at_mut(at);
+        let (own, after) = rest.split_first_mut().expect("it is there, or was added");
+        (&mut own.1, Others([before, after]))
+    }
+
+    /// Tasks of the service on a node, of whatever revision.
+    pub(super) fn replicas_on(&self, slot: Slot) -> u32 {
+        self.0.iter().map(|(_, places)| places.replicas_on(slot)).sum()
+    }
+
+    /// Drops what is known of a revision without tasks; returns whether nothing is left of the service.
+    pub(super) fn forget_if_empty(&mut self, revision: u64) -> bool {
+        self.0.retain(|(known, places)| *known != revision || places.tasks > 0);
+        self.0.is_empty()
+    }
+}
+
+/// The tasks of all revisions of a service but one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Others<'a>([&'a [(u64, Places)]; 2]);
+
+impl Others<'_> {
+    pub(super) fn replicas_on(self, slot: Slot) -> u32 {
+        self.0.iter().copied().flatten().map(|(_, places)| places.replicas_on(slot)).sum()
+    }
+}
+
+/// One revision's tasks by node.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// Nodes with at least one task.
@@ -83,17 +125,18 @@ struct Used {
 }
 
 impl Places {
-    /// What one task of the service takes; shared while it is the same.
+    /// What one task takes; shared while it is the same.
     pub(super) fn footprint(
         &mut self,
-        service: ServiceId,
+        (service, revision): (ServiceId, u64),
         reservations: Resources,
         host_ports: &[HostPort],
     ) -> Arc<Footprint> {
         match &self.footprint {
-            Some(last) if last.is(service, reservations, host_ports) => Arc::clone(last),
+            Some(last) if last.is((service, revision), reservations, host_ports) => Arc::clone(last),
             _ => {
-                let new = Arc::new(Footprint { service, reservations, host_ports: host_ports.into() });
+                let host_ports = host_ports.into();
+                let new = Arc::new(Footprint { service, revision, reservations, host_ports });
                 self.footprint = Some(Arc::clone(&new));
                 new
             }

@@ -59,7 +59,7 @@ impl CertificateAuthority for Door {
     ) -> Result<Response<v1::GetRootResponse>, Status> {
         self.note(&request);
         let root_certificate = self.cluster.authority.root_pem().to_owned();
-        Ok(Response::new(v1::GetRootResponse { root_certificate }))
+        Ok(Response::new(v1::GetRootResponse { root_certificate, now: 0 }))
     }
 
     async fn issue_node_certificate(

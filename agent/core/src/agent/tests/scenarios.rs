@@ -140,13 +140,13 @@ fn a_task_that_ends_by_itself_is_not_started_again() {
         send a=complete
         > exited b 3
         write b=running ended=failed
-        send b=failed(exited with code 3)
+        send b=failed
         > full 1.3 a=running b=running
         > restart
         connect m2:1
         open network 1
         > open
-        register a=complete b=failed(exited with code 3)
+        register a=complete b=failed
         > welcome
         > full 1.4 a=running b=running
         ",
@@ -327,7 +327,7 @@ fn everything_goes_on_without_a_manager() {
         > not-leader m1:1
         connect m1:1
         > open
-        register a=running b=failed(exited with code 1)
+        register a=running b=failed
         > welcome
         > full 1.2 a=running b=running
         ",

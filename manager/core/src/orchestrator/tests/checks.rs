@@ -206,7 +206,8 @@ fn is_on(world: &World, task: &Task, nodes: &[NodeIs]) -> bool {
 /// The tests set the same order for updates and rollbacks.
 fn order(service: &Service) -> UpdateOrder {
     let spec = &service.spec;
-    let shared = !spec.task.container.mounts.is_empty() || !spec.ports.is_empty();
+    let limited = spec.task.placement.max_replicas_per_node.is_some();
+    let shared = limited || !spec.task.container.mounts.is_empty() || !spec.ports.is_empty();
     spec.update.order.unwrap_or(if shared { UpdateOrder::StopFirst } else { UpdateOrder::StartFirst })
 }
 

@@ -37,6 +37,7 @@ enum Step {
     },
     AddTask {
         service: u8,
+        revision: u8,
         node: u8,
         cpu: u8,
         memory: u8,
@@ -105,8 +106,9 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Node { id, zone, rack, ssd, arm, cpu, memory, availability, state }),
         1 => id().prop_map(|id| Step::RemoveNode { id }),
         8 => (1..5u8, shape, 1..14u8).prop_map(|(service, shape, tasks)| Step::Plan { service, shape, tasks }),
-        2 => (1..5u8, 1..=NODES + 1, 0..3u8, 0..3u8, port())
-            .prop_map(|(service, node, cpu, memory, port)| Step::AddTask { service, node, cpu, memory, port }),
+        2 => (1..5u8, 1..3u8, 1..=NODES + 1, 0..3u8, 0..3u8, port())
+            .prop_map(|(service, revision, node, cpu, memory, port)|
+                Step::AddTask { service, revision, node, cpu, memory, port }),
         4 => any::<u16>().prop_map(|nth| Step::RemoveTask { nth }),
         1 => id().prop_map(|node| Step::RemoveTasksOf { node }),
         1 => (1..5u8, 1..3u8, id(), 1..8u8)
@@ -135,7 +137,9 @@ impl Twins {
                 self.reference.nodes.remove(&node_id(id));
             }
             Step::Plan { service, shape, tasks } => self.plan(service, shape, tasks),
-            Step::AddTask { service, node, cpu, memory, port } => self.add(service, node, cpu, memory, port),
+            Step::AddTask { service, revision, node, cpu, memory, port } => {
+                self.add((service, revision), node, cpu, memory, port);
+            }
             Step::RemoveTask { nth } => {
                 let count = self.reference.tasks.len().max(1);
                 if let Some(id) = self.reference.tasks.keys().nth(usize::from(nth) % count).copied() {
@@ -202,17 +206,18 @@ impl Twins {
         self.reference.nodes.insert(node.id, (node, state));
     }
 
-    fn add(&mut self, service: u8, node: u8, cpu: u8, memory: u8, port: Option<u16>) {
+    fn add(&mut self, (service, revision): (u8, u8), node: u8, cpu: u8, memory: u8, port: Option<u16>) {
         self.tasks_made += 1;
         let id = TaskId::from_u128(self.tasks_made);
         let held = Held {
             service: service_id(service),
+            revision: revision.into(),
             node: node_id(node),
             reservations: resources(cpu, memory),
             host_ports: ports(port),
         };
-        let Held { service, node, reservations, host_ports } = &held;
-        let task = PlacedTask { id, service: *service, node: *node, reservations: *reservations, host_ports };
+        let Held { service, revision, node, reservations, ref host_ports } = held;
+        let task = PlacedTask { id, service, revision, node, reservations, host_ports };
         self.scheduler.add_task(&task);
         self.scheduler.add_task(&task);
         self.reference.tasks.insert(id, held);

@@ -21,9 +21,17 @@ pub struct Reference {
 #[derive(Clone)]
 pub struct Held {
     pub service: ServiceId,
+    pub revision: u64,
     pub node: NodeId,
     pub reservations: Resources,
     pub host_ports: Vec<HostPort>,
+}
+
+impl Held {
+    /// Whether it counts for spreading.
+    fn is_alike(&self, request: &PlacementRequest<'_>) -> bool {
+        (self.service, self.revision) == (request.service, request.revision)
+    }
 }
 
 type Score = (u32, u32, NodeId);
@@ -37,9 +45,9 @@ impl Reference {
                 continue;
             }
             let Some(node) = self.best(now, request) else { break };
-            let PlacementRequest { service, reservations, .. } = *request;
+            let PlacementRequest { service, revision, reservations, .. } = *request;
             let host_ports = request.host_ports.to_vec();
-            self.tasks.insert(*task, Held { service, node, reservations, host_ports });
+            self.tasks.insert(*task, Held { service, revision, node, reservations, host_ports });
             placed.push((*task, node));
         }
         placed
@@ -79,7 +87,7 @@ impl Reference {
         best.map(|(_, score)| score)
     }
 
-    /// Tasks of the service on nodes that match the placement, whose labels begin with `path`, and which keep them.
+    /// Tasks of the revision on nodes that match the placement, whose labels begin with `path`, and which keep them.
     fn fill(&self, request: &PlacementRequest<'_>, path: &[String]) -> u32 {
         let counts = |node: NodeId| {
             self.nodes.get(&node).is_some_and(|(node, state)| {
@@ -91,11 +99,11 @@ impl Reference {
             })
         };
         let tasks = self.tasks.values();
-        tasks.filter(|held| held.service == request.service && counts(held.node)).count() as u32
+        tasks.filter(|held| held.is_alike(request) && counts(held.node)).count() as u32
     }
 
     fn score(&self, request: &PlacementRequest<'_>, node: &Node) -> Score {
-        let replicas = self.on(node.id).filter(|held| held.service == request.service).count();
+        let replicas = self.on(node.id).filter(|held| held.is_alike(request)).count();
         (replicas as u32, self.on(node.id).count() as u32, node.id)
     }
 

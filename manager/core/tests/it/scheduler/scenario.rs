@@ -150,7 +150,9 @@ impl Scenario {
         let id = self.new_task(task.to_owned());
         let service = self.service(task.split('.').next().unwrap_or_default());
         let (node, reservations) = (self.nodes[node], words.amount);
-        self.scheduler.add_task(&PlacedTask { id, service, node, reservations, host_ports: &words.ports });
+        let revision = words.revision;
+        let host_ports = &words.ports;
+        self.scheduler.add_task(&PlacedTask { id, service, revision, node, reservations, host_ports });
     }
 
     fn place(&mut self, name: &str, words: &Words) -> Vec<String> {
