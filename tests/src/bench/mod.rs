@@ -1,5 +1,6 @@
 //! Benchmarks of `swarm-bench`, one module each. A benchmark checks its own results and fails if they are wrong.
 
+pub mod failover;
 pub mod fleet;
 pub mod scheduler;
 pub mod start;

@@ -46,6 +46,10 @@ impl Operator {
         Ok(Self { channel })
     }
 
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// Log entries that the manager has applied.
     pub async fn log_entries(&self) -> anyhow::Result<u64> {
         let mut clusters = v1::clusters_client::ClustersClient::new(self.channel.clone());

@@ -1,7 +1,7 @@
 //! `swarm-bench`: the benchmarks, a subcommand each. Exits 1 if a result is wrong.
 
 use clap::{Parser, Subcommand};
-use swarm_tests::bench::{fleet, scheduler, start, store, submit};
+use swarm_tests::bench::{failover, fleet, scheduler, start, store, submit};
 
 /// Measures parts of the system and checks that what they did is right.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ enum Benchmark {
     Fleet(fleet::Options),
     /// Time from an API call to running containers, with real daemons as three hosts (root)
     Submit(submit::Options),
+    /// Time without writes after the leader of three real managers is killed under load; lost writes (root)
+    Failover(failover::Options),
     #[command(hide = true)]
     FleetManager(fleet::ServeOptions),
 }
@@ -42,6 +44,7 @@ fn main() -> anyhow::Result<()> {
         Benchmark::Store(options) => store::run(options)?,
         Benchmark::Fleet(options) => fleet::run(options)?,
         Benchmark::Submit(options) => submit::run(options)?,
+        Benchmark::Failover(options) => failover::run(options)?,
         Benchmark::FleetManager(options) => return fleet::serve(options),
     };
     println!("{}", report.table);
