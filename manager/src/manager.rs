@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rand::TryRng;
+use rustls::ServerConfig;
 use swarm_image::{RegistryOptions, StoreError};
 use swarm_manager_core::api::{ApiError, CreateCluster, NewNode, Request, Response};
 use swarm_manager_core::door::{Config, Leadership};
@@ -117,6 +118,8 @@ pub enum ManagerError {
 /// A running manager. Dropping it without [`Manager::stop`] is like losing power, but for the process that goes on.
 pub struct Manager {
     services: Services,
+    tls: Arc<ArcSwap<ServerConfig>>,
+    dialler: Dialler,
     port: SocketAddrV4,
     tasks: Vec<JoinHandle<()>>,
     serving: std::sync::Mutex<Option<JoinHandle<()>>>,
@@ -187,7 +190,7 @@ impl Manager {
         let port = local_port(&listener, config.listen)?;
         let raft_id = config.raft_id.unwrap_or_else(|| first_raft_id(identity.node));
         let dialler = Dialler::new(credentials).map_err(ManagerError::Tls)?;
-        let (peers, losses) = Peers::new(dialler, raft_id, config.advertise.clone());
+        let (peers, losses) = Peers::new(dialler.clone(), raft_id, config.advertise.clone());
         let core = Config { node_id: identity.node, raft_id, seed: random()?, tick: Config::TICK };
         let engine = Engine::start(core, &config.directory, peers.outlet()).map_err(ManagerError::Engine)?;
         let registries = RegistryOptions {
@@ -205,14 +208,14 @@ impl Manager {
             peers: peers.clone(),
             stopping: CancellationToken::new(),
         };
-        let serving = services.serve(listener, tls, identity.cluster);
+        let serving = services.serve(listener, Arc::clone(&tls), identity.cluster);
         let tasks = vec![
             tokio::spawn(clean_up_once(engine.clone(), services.images.clone())),
             tokio::spawn(services.images.clone().replicate()),
             tokio::spawn(peers.follow(engine, losses)),
         ];
         info!(node.id = %identity.node, address = %port, "the manager is up");
-        Ok(Self { services, port, tasks, serving: std::sync::Mutex::new(Some(serving)) })
+        Ok(Self { services, tls, dialler, port, tasks, serving: std::sync::Mutex::new(Some(serving)) })
     }
 
     async fn create(
@@ -267,6 +270,17 @@ impl Manager {
     /// The core, for whoever runs in this process.
     pub fn engine(&self) -> &Engine {
         &self.services.engine
+    }
+
+    /// Connections from now on prove these credentials; those that exist go on.
+    ///
+    /// # Errors
+    /// The credentials cannot be used; nothing changed.
+    pub fn renew(&self, credentials: &Credentials) -> Result<(), TlsError> {
+        let tls = server_config(credentials)?;
+        self.dialler.replace(credentials)?;
+        self.tls.store(tls);
+        Ok(())
     }
 
     /// Resolves when the disk failed, after which this manager can do nothing more.

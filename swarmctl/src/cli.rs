@@ -125,6 +125,8 @@ pub enum ClusterCommand {
     },
     /// Show the cluster, as this node sees it
     Info(FormatArgs),
+    /// Give this node a new certificate now; it does so by itself in good time
+    Renew,
     /// Look for what keeps this node, or the cluster, from its work
     Doctor(FormatArgs),
 }

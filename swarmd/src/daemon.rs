@@ -42,7 +42,7 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
 
     let roles = {
         let node = Arc::clone(&node);
-        tokio::spawn(async move { node.follow_role().await })
+        tokio::spawn(async move { tokio::join!(node.follow_role(), node.stay_certified()) })
     };
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),

@@ -7,7 +7,7 @@ mod local;
 mod membership;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use swarm_model::EngineDescription;
@@ -22,6 +22,20 @@ use membership::{Membership, Place};
 
 /// Before a change of role is tried again.
 const ROLE_RETRY: Duration = Duration::from_millis(500);
+
+/// Before a renewal is tried again.
+const RENEWAL_RETRY: Duration = Duration::from_secs(30);
+/// How often it is looked whether a certificate is to be renewed.
+const RENEWAL_LOOK: Duration = Duration::from_secs(600);
+
+/// Why a certificate is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Renewal {
+    /// The managers may have another role for the node.
+    OfRole,
+    /// It will expire, or the operator wants a new one.
+    OfCertificate,
+}
 
 /// The node, for as long as the daemon runs.
 pub struct Node {
@@ -86,19 +100,47 @@ impl Node {
     pub async fn follow_role(&self) {
         loop {
             self.news.notified().await;
-            while let Err(error) = self.change_role().await {
+            while let Err(error) = self.renew(Renewal::OfRole).await {
                 warn!(error = format!("{error:#}"), "the node cannot change its role yet");
                 tokio::time::sleep(ROLE_RETRY).await;
             }
         }
     }
 
-    async fn change_role(&self) -> anyhow::Result<()> {
+    /// Renews the certificate in good time, for as long as the node is a member.
+    pub async fn stay_certified(&self) {
+        loop {
+            tokio::time::sleep(self.until_renewal().await).await;
+            if !self.until_renewal().await.is_zero() {
+                continue;
+            }
+            if let Err(error) = self.renew(Renewal::OfCertificate).await {
+                warn!(error = format!("{error:#}"), "the node's certificate cannot be renewed yet");
+                tokio::time::sleep(RENEWAL_RETRY).await;
+            }
+        }
+    }
+
+    /// Zero: it is time. Looked at again now and then, as clocks are set and memberships change.
+    async fn until_renewal(&self) -> Duration {
+        let membership = self.membership.lock().await;
+        let Some(Ok((from, to))) = membership.as_ref().map(|member| member.credentials().validity()) else {
+            return RENEWAL_LOOK;
+        };
+        renewal_in(from, to, SystemTime::now()).min(RENEWAL_LOOK)
+    }
+
+    /// Asks the managers for a new certificate; with another role, the node becomes what it says.
+    ///
+    /// # Errors
+    /// No manager answers, or they refuse; the node is what it was.
+    async fn renew(&self, what: Renewal) -> anyhow::Result<()> {
         let _change = self.change.lock().await;
         let (credentials, advertise, managers) = match &*self.membership.lock().await {
             Some(member) => {
                 let told = *member.managers().role().borrow();
-                if told.is_none_or(|told| told == member.credentials().identity().role) {
+                let same = told.is_none_or(|told| told == member.credentials().identity().role);
+                if same && what == Renewal::OfRole {
                     return Ok(());
                 }
                 let advertise = member.record().advertise.to_string();
@@ -109,6 +151,10 @@ impl Node {
         let renewed = swarm_pki::renew(&credentials, &managers, &advertise).await?;
         let role = renewed.credentials.identity().role;
         if role == credentials.identity().role {
+            if let (Renewal::OfCertificate, Some(member)) = (what, &mut *self.membership.lock().await) {
+                member.renew(&self.config, renewed.credentials)?;
+                info!("the node's certificate was renewed");
+            }
             return Ok(());
         }
         let Some(member) = self.membership.lock().await.take() else { return Ok(()) };
@@ -152,5 +198,33 @@ impl Node {
             data_address,
             version,
         )
+    }
+}
+
+/// In how long a certificate is to be renewed: at a point of its own between a half and four fifths of its life, so that
+/// the nodes of a cluster made in one minute do not all come at once.
+fn renewal_in(from: SystemTime, to: SystemTime, now: SystemTime) -> Duration {
+    let life = to.duration_since(from).unwrap_or_default();
+    let seconds =
+        |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    // Spread by the certificate's own time of making and this process: the same each time it is asked.
+    let spread = (seconds(to) ^ u64::from(std::process::id()).wrapping_mul(0x9e37_79b9)) % 31;
+    let at = from + life / 2 + life / 100 * u32::try_from(spread).unwrap_or(0);
+    at.duration_since(now).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_between_half_and_four_fifths_of_its_life() {
+        let day = Duration::from_secs(86_400);
+        let from = SystemTime::UNIX_EPOCH + 20_000 * day;
+        for life in 1..200 {
+            let wait = renewal_in(from, from + life * day, from);
+            assert!(wait >= life * day / 2 && wait <= life * day / 5 * 4, "{wait:?} of {life} days");
+        }
+        assert_eq!(renewal_in(from, from + day, from + day), Duration::ZERO);
     }
 }

@@ -24,7 +24,7 @@ impl CertificateAuthority for AuthorityCalls {
     ) -> Result<Response<v1::GetRootResponse>, Status> {
         let root_certificate = self.authority.root().await?;
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros();
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
         Ok(Response::new(v1::GetRootResponse { root_certificate, now }))
     }
 

@@ -39,6 +39,10 @@ pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
             println!("This node left the cluster.");
         }
         ClusterCommand::Info(args) => info(client, &args.format).await?,
+        ClusterCommand::Renew => {
+            let valid_until = client.local().renew(v1::RenewRequest {}).await?.into_inner().valid_until;
+            println!("This node has a new certificate, valid until {}.", rfc3339(valid_until));
+        }
         ClusterCommand::Doctor(args) => super::doctor::run(client, &args.format).await?,
     }
     Ok(())

@@ -63,7 +63,8 @@ pub async fn examine_membership(credentials: &Credentials, addresses: &[String])
 
 fn certificate(credentials: &Credentials, now: SystemTime) -> Finding {
     const SUBJECT: &str = "certificate";
-    const ADVICE: &str = "let the node join anew: swarmctl cluster leave, then swarmctl cluster join";
+    const ADVICE: &str =
+        "swarmctl cluster renew; if managers refuse it: swarmctl cluster leave, then cluster join";
     match credentials.validity() {
         Err(error) => Finding::failure(SUBJECT, format!("cannot be read: {error}"), ADVICE),
         Ok((from, _)) if from > now => Finding::failure(

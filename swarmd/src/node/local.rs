@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use super::membership::{Membership, Place, Record, Seat};
-use super::{Node, address, departure, doctor};
+use super::{Node, Renewal, address, departure, doctor};
 
 /// Addresses of the tasks' gateway network, unless the operator names others (docs/adr/0004).
 const DEFAULT_GATEWAY_POOL: &str = "10.192.0.0/10";
@@ -117,6 +117,19 @@ impl Local for LocalService {
         self.refuse_member().await?;
         self.join(request.into_inner()).await.map_err(|error| told(&error))?;
         Ok(self.answer().await)
+    }
+
+    async fn renew(&self, _: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        let node = &self.0;
+        node.renew(Renewal::OfCertificate).await.map_err(|error| told(&error))?;
+        let membership = node.membership.lock().await;
+        let Some(member) = membership.as_ref() else {
+            return Err(Status::failed_precondition("this node is in no cluster"));
+        };
+        let (_, until) = member.credentials().validity().map_err(|error| told(&error.into()))?;
+        let until = until.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_micros();
+        let valid_until = u64::try_from(until).unwrap_or(u64::MAX);
+        Ok(Response::new(v1::RenewResponse { valid_until }))
     }
 
     async fn examine(&self, _: Request<v1::ExamineRequest>) -> Result<Response<v1::ExamineResponse>, Status> {

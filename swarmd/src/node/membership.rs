@@ -158,6 +158,8 @@ pub struct Membership {
     manager: Option<Arc<Manager>>,
     agent: Agent,
     managers: Managers,
+    /// The agent's.
+    dialler: Dialler,
 }
 
 impl Membership {
@@ -176,10 +178,10 @@ impl Membership {
         let begun =
             place.remember(&record, &credentials).and_then(|()| begin(config, &record, engine, &credentials));
         match begun {
-            Ok((agent, managers)) => {
+            Ok((agent, managers, dialler)) => {
                 door.open(manager.local_routes());
                 let (manager, credentials) = (Some(Arc::new(manager)), Arc::new(credentials));
-                Ok(Self { record, credentials, manager, agent, managers })
+                Ok(Self { record, credentials, manager, agent, managers, dialler })
             }
             Err(error) => {
                 manager.stop().await;
@@ -232,6 +234,17 @@ impl Membership {
         Self::resume(config, record, engine, renewed.credentials, door).await
     }
 
+    /// Goes on with a new certificate for the same role. No connection is dropped.
+    pub fn renew(&mut self, config: &Config, credentials: Credentials) -> anyhow::Result<()> {
+        credentials.save(&Place::new(config).credentials())?;
+        if let Some(manager) = &self.manager {
+            manager.renew(&credentials)?;
+        }
+        self.dialler.replace(&credentials)?;
+        self.credentials = Arc::new(credentials);
+        Ok(())
+    }
+
     /// Continues as what the node was.
     pub async fn resume(
         config: &Config,
@@ -256,11 +269,11 @@ impl Membership {
                 Some(Arc::new(started.context("cannot start the manager")?))
             }
         };
-        let (agent, managers) = begin(config, &record, engine, &credentials)?;
+        let (agent, managers, dialler) = begin(config, &record, engine, &credentials)?;
         if let Some(manager) = &manager {
             door.open(manager.local_routes());
         }
-        Ok(Self { record, credentials: Arc::new(credentials), manager, agent, managers })
+        Ok(Self { record, credentials: Arc::new(credentials), manager, agent, managers, dialler })
     }
 
     pub fn credentials(&self) -> &Arc<Credentials> {
@@ -335,11 +348,12 @@ fn begin(
     record: &Record,
     engine: EngineDescription,
     credentials: &Credentials,
-) -> anyhow::Result<(Agent, Managers)> {
+) -> anyhow::Result<(Agent, Managers, Dialler)> {
     let identity = credentials.identity();
     let dialler = Dialler::new(credentials)?;
+    let current = dialler.clone();
     let managers = Managers::new(move |address| {
-        let dialler = dialler.clone();
+        let dialler = current.clone();
         let dial = async move {
             let dialled = dialler.connect(&address).await;
             dialled.map_err(|error| UnreachableError {
@@ -373,5 +387,5 @@ fn begin(
     };
     let open = |answers| LocalExecutor::open(local, managers.clone(), answers);
     let agent = Agent::start(agent, managers.clone(), open).context("cannot start the agent")?;
-    Ok((agent, managers))
+    Ok((agent, managers, dialler))
 }

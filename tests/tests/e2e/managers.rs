@@ -177,3 +177,28 @@ fn a_leader_that_is_stopped_hands_over_without_a_failed_write() {
     }
     cluster.finish();
 }
+
+#[test]
+fn certificates_are_renewed_without_dropping_a_connection() {
+    let mut cluster = managers(3, 3);
+    cluster.ctl_ok(&["service", "create", "--name", "web", "--replicas", "3", "-p", "8080:80", "demo:1"]);
+    let before = cluster.running("web");
+    let certificates =
+        |number| std::fs::read(cluster.data(number).join("node.pem")).expect("the node's credentials");
+    for number in 1..=3 {
+        let old = certificates(number);
+        let renewed = cluster.ctl_at(number, &["cluster", "renew"]);
+        assert_eq!(renewed.code, 0, "{renewed:?}");
+        assert_ne!(certificates(number), old);
+        assert!(cluster.node_states().iter().all(|(_, state)| state == "Ready"), "no session was lost");
+    }
+    // Whoever connects from now on is met with the new ones, after a restart too.
+    for number in 1..=3 {
+        cluster.kill(number);
+        cluster.restart(number);
+    }
+    until_done(&cluster, 2, &["service", "scale", "web=4"]);
+    let after = cluster.running("web");
+    assert!(before.iter().all(|task| after.iter().any(|now| now.id == task.id)), "{before:?} {after:?}");
+    cluster.finish();
+}
