@@ -1,7 +1,8 @@
 //! Which manager to speak to, and when to try again.
 //!
 //! A manager that does not lead names the leader, who is tried at once. Everything else that ends a session is followed
-//! by a pause that doubles up to a ceiling, with jitter, and by the next manager of the list.
+//! by a pause, with jitter, and by the next manager of the list. The pause doubles with each round of the list, up to a
+//! ceiling: one dead manager must not keep the node from the others.
 
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use swarm_model::Timestamp;
 
 use crate::{Closed, SessionId};
 
-/// First and longest pause before another attempt. The ceiling is a few times a manager's election.
+/// First and longest pause before another attempt. The ceiling is a few times a manager's election, and well below the
+/// 3 s after which a new leader takes a silent node for lost.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Leaders followed without a pause: more in a row means that managers disagree.
 const REDIRECT_LIMIT: u32 = 3;
 
@@ -150,7 +152,8 @@ impl Dialer {
 
     fn pause(&mut self, now: Timestamp, error: String) -> Timestamp {
         self.last_error = error;
-        let doubled = FIRST_PAUSE * 2u32.pow(self.failures.min(10));
+        let rounds = self.failures / u32::try_from(self.managers.len().max(1)).unwrap_or(u32::MAX);
+        let doubled = FIRST_PAUSE * 2u32.pow(rounds.min(10));
         self.failures = self.failures.saturating_add(1);
         let longest = doubled.min(LONGEST_PAUSE);
         let micros = u64::try_from(longest.as_micros()).expect("seconds");
@@ -234,7 +237,7 @@ mod tests {
             let (session, manager) = dialer.dial().unwrap();
             seen.push(manager);
             let at = dialer.closed(Timestamp::ZERO, session, Closed::Failed("refused".to_owned())).unwrap();
-            let longest = (FIRST_PAUSE * 2u32.pow(attempt)).min(LONGEST_PAUSE);
+            let longest = (FIRST_PAUSE * 2u32.pow(attempt / 2)).min(LONGEST_PAUSE);
             let pause = at.since(Timestamp::ZERO);
             assert!(pause >= longest / 2 && pause <= longest, "{attempt}: {pause:?}");
         }

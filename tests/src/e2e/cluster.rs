@@ -284,10 +284,10 @@ impl Cluster {
         }
     }
 
-    /// Updates a service's labels so many times, one after the other.
-    pub fn flood(&self, number: u16, service: &str, writes: u32) {
+    /// Updates a service so many times through a node, one after the other; `change` is told which time it is.
+    pub fn edit(&self, number: u16, service: &str, times: u32, change: impl Fn(&mut v1::ServiceSpec, u32)) {
         let socket = self.socket(number);
-        let flood = async {
+        let edits = async {
             let connector = tower::service_fn(move |_: Uri| {
                 let socket = socket.clone();
                 async move { UnixStream::connect(socket).await.map(TokioIo::new) }
@@ -296,16 +296,16 @@ impl Cluster {
             let mut services = ServicesClient::new(channel.expect("the daemon listens"));
             let request = v1::GetServiceRequest { service: service.to_owned() };
             let mut current = services.get(request).await.expect("the service is there").into_inner();
-            for write in 0..writes {
+            for time in 0..times {
                 let mut spec = current.spec.expect("a service has a spec");
-                spec.labels.insert("write".to_owned(), write.to_string());
+                change(&mut spec, time);
                 let version = current.meta.expect("a service has a version").version;
                 let update = v1::UpdateServiceRequest { service_id: current.id, version, spec: Some(spec) };
                 let updated = services.update(update).await.expect("an update").into_inner();
                 current = updated.service.expect("the updated service");
             }
         };
-        tokio::runtime::Runtime::new().expect("a runtime").block_on(flood);
+        tokio::runtime::Runtime::new().expect("a runtime").block_on(edits);
     }
 
     /// The host loses power: network, daemon, shims and containers go at once.

@@ -49,6 +49,13 @@ fn containers(cluster: &Cluster, service: &str) -> BTreeSet<(String, i32)> {
     cluster.running(service).into_iter().map(|task| (task.id.clone(), cluster.pid(&task.id))).collect()
 }
 
+/// Names of what a manager's image store holds.
+fn blobs(cluster: &Cluster, number: u16) -> BTreeSet<String> {
+    let directory = cluster.data(number).join("manager/images/blobs/sha256");
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
 /// Runs a command at a node until it succeeds; how long that took.
 fn until_done(cluster: &Cluster, number: u16, arguments: &[&str]) -> Duration {
     let start = Instant::now();
@@ -68,6 +75,14 @@ fn a_killed_leader_is_replaced_and_no_container_notices() {
     let created = cluster.ctl_at(follower, &create);
     assert_eq!(created.code, 0, "through a follower: {created:?}\n{}", cluster.logs());
     let before = containers(&cluster, "web");
+    // What is loaded at one manager is soon on all of them.
+    let image = demo_image("demo:2", "2").write(cluster.directory());
+    let loaded = cluster.ctl_at(follower, &["image", "load", "-i", &image.display().to_string()]);
+    assert_eq!(loaded.code, 0, "{loaded:?}\n{}", cluster.logs());
+    eventually("the image is copied", || {
+        let held: Vec<_> = (1..=3).map(|number| blobs(&cluster, number)).collect();
+        if held.iter().all(|blobs| *blobs == held[0]) { Ok(()) } else { Err(format!("{held:?}")) }
+    });
 
     cluster.kill(old);
     let took = until_done(&cluster, follower, &["service", "update", "-d", "--label-add", "a=b", "web"]);
@@ -83,6 +98,8 @@ fn a_killed_leader_is_replaced_and_no_container_notices() {
     cluster.wait_node(old, "Ready");
     cluster.wait_running("web", 3);
     assert_eq!(containers(&cluster, "web"), before);
+    let created = cluster.ctl_at(other, &["service", "create", "--name", "two", "--replicas", "3", "demo:2"]);
+    assert_eq!(created.code, 0, "{created:?}\n{}", cluster.logs());
     cluster.finish();
 }
 
@@ -90,10 +107,16 @@ fn a_killed_leader_is_replaced_and_no_container_notices() {
 fn a_manager_joins_from_a_snapshot_and_takes_over() {
     let mut cluster = managers(3, 1);
     // Beyond what is kept of the log behind a checkpoint.
-    for name in ["s0", "s1"] {
-        cluster.ctl_ok(&["service", "create", "-d", "--name", name, "--replicas", "0", "demo:1"]);
+    // The snapshot is larger than one message.
+    for number in 0..20 {
+        let name = format!("s{number}");
+        cluster.ctl_ok(&["service", "create", "-d", "--name", &name, "--replicas", "0", "demo:1"]);
+        let filler = "x".repeat(120 << 10);
+        cluster.edit(1, &name, 1, |spec, _| drop(spec.labels.insert("filler".to_owned(), filler.clone())));
     }
-    cluster.flood(1, "s0", 1_700);
+    cluster.edit(1, "s19", 1_700, |spec, time| {
+        spec.labels = [("time".to_owned(), time.to_string())].into();
+    });
     cluster.ctl_ok(&["service", "create", "--name", "web", "--replicas", "3", "demo:1"]);
     let before = containers(&cluster, "web");
     cluster.ctl_ok(&["node", "promote", "node-2", "node-3"]);
@@ -102,12 +125,13 @@ fn a_manager_joins_from_a_snapshot_and_takes_over() {
     cluster.kill(1);
     until_done(&cluster, 2, &["service", "scale", "-d", "s1=1"]);
     let services = cluster.ctl_at(3, &["service", "ls", "-q"]).stdout;
-    assert_eq!(services.lines().count(), 3, "{services}");
+    assert_eq!(services.lines().count(), 21, "{services}");
     cluster.restart(1);
     wait_status(&cluster, 2, "node-1", "Reachable");
     cluster.wait_node(1, "Ready");
     cluster.wait_running("s1", 1);
-    assert!(containers(&cluster, "web").is_superset(&before));
+    cluster.wait_running("web", 3);
+    assert_eq!(containers(&cluster, "web"), before);
     cluster.finish();
 }
 
