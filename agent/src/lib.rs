@@ -17,6 +17,7 @@ mod description;
 mod ended;
 mod executor;
 mod images;
+mod listening;
 mod logs;
 mod managers;
 mod session;

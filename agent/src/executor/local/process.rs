@@ -11,6 +11,7 @@ use super::network::publish;
 use super::{Local, answer_blocking, name};
 use crate::container::{resolver_configuration, stop_signal};
 use crate::ended::ended;
+use crate::listening::listening;
 use crate::text::chain;
 
 pub(super) fn start(node: Arc<Local>, assignment: Arc<Assignment>) {
@@ -20,12 +21,20 @@ pub(super) fn start(node: Arc<Local>, assignment: Arc<Assignment>) {
         let result = match node.network.ready().await {
             Err(error) => Err(error),
             Ok(network) => {
-                let worker = Arc::clone(&node);
+                let (worker, assignment) = (Arc::clone(&node), Arc::clone(&assignment));
                 let start = move || start_container(&worker, &network, &assignment);
                 tokio::task::spawn_blocking(start).await.unwrap_or_else(|error| Err(error.to_string()))
             }
         };
         let started = result.as_ref().ok().cloned();
+        if let Some(container) = &started {
+            tokio::select! {
+                () = listening(container.init_pid(), &assignment.ports) => {}
+                // It will not listen any more.
+                _ = ended(container.shim_pidfd()) => {}
+                () = node.stopping.cancelled() => {}
+            }
+        }
         let pid =
             |container: Arc<Container>| u32::try_from(container.init_pid()).expect("a process's number");
         node.answers.send(Event::Started { task, result: result.map(pid) }).await;
