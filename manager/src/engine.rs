@@ -54,6 +54,13 @@ pub enum EngineError {
         #[source]
         source: CheckpointError,
     },
+    #[error(
+        "the manager's log {path} is gone, though its state is there: this manager does not start, because it might \
+         forget what it promised to the others. Restore the log from a backup; or, if the cluster has other managers, \
+         run `swarmctl node rm --force` for this node at one of them, move this node's data directory aside, and join \
+         again"
+    )]
+    LogGone { path: PathBuf },
     #[error("what the manager's disk holds in {path} cannot be used")]
     Recover {
         path: PathBuf,
@@ -105,8 +112,11 @@ impl Engine {
         let (log_path, state_path) = (directory.join("log"), directory.join("state"));
         let (store, checkpoint) = CheckpointStore::open(&state_path)
             .map_err(|source| EngineError::Checkpoint { path: state_path, source })?;
-        let (log, held) =
-            SegmentLog::open(&log_path).map_err(|source| EngineError::Log { path: log_path, source })?;
+        let failed = |source| EngineError::Log { path: log_path.clone(), source };
+        if checkpoint.is_some() && !SegmentLog::exists(&log_path).map_err(failed)? {
+            return Err(EngineError::LogGone { path: log_path });
+        }
+        let (log, held) = SegmentLog::open(&log_path).map_err(failed)?;
         let recovered = Recovered { checkpoint, hard_state: held.hard_state, entries: held.entries };
 
         let (inbox, events) = mpsc::channel();

@@ -3,7 +3,7 @@
 //! Nothing is acknowledged before [`LogStore::sync`] returned. The trait exists because the simulator runs the same
 //! manager over a log that loses, tears and rots.
 
-mod disk;
+pub(crate) mod disk;
 mod error;
 mod frame;
 mod segment;
@@ -43,6 +43,12 @@ pub trait LogStore: Send {
     /// As [`LogStore::append`].
     fn sync(&mut self) -> Result<(), LogError>;
 
+    /// [`LogStore::sync`], and a last word on it: what was durable now can never be taken for something unfinished.
+    ///
+    /// # Errors
+    /// As [`LogStore::append`].
+    fn close(&mut self) -> Result<(), LogError>;
+
     /// Entries up to and including `up_to` may be deleted.
     ///
     /// # Errors
@@ -50,5 +56,7 @@ pub trait LogStore: Send {
     fn truncate(&mut self, up_to: u64) -> Result<(), LogError>;
 }
 
+#[cfg(test)]
+pub(crate) mod faulty;
 #[cfg(test)]
 mod tests;

@@ -109,6 +109,9 @@ impl LogWriter {
                 return;
             }
         }
+        if let Err(error) = self.log.close() {
+            self.failure.report(&WriteError::from(error));
+        }
     }
 
     /// Everything that waits, with one sync.

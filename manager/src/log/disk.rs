@@ -33,11 +33,33 @@ pub trait DiskFile: Send {
 pub struct Directory(PathBuf);
 
 impl Directory {
-    /// Opens a directory, which is made, readable by its owner only, if it does not exist.
+    /// Opens a directory, which is made durably, readable by its owner only, if it does not exist.
     pub fn open(path: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        make_directory(path)?;
         Ok(Self(path.to_owned()))
     }
+}
+
+/// Makes a directory, and those above it, so that a power cut does not take them away again.
+pub fn make_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        // Its maker may have been cut off before it was durable.
+        return path.parent().map_or(Ok(()), sync_directory);
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_directory(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Makes creations, renames and removals in a directory durable.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path)?.sync_all()
 }
 
 impl Disk for Directory {
@@ -79,7 +101,7 @@ impl Disk for Directory {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        File::open(&self.0)?.sync_all()
+        sync_directory(&self.0)
     }
 }
 

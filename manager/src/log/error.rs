@@ -15,10 +15,17 @@ pub enum LogError {
     #[error("the log cannot be written since an earlier write or sync failed; the manager must be restarted")]
     Poisoned,
     #[error(
-        "the log is damaged: {path}, offset {offset}: {what}. Nothing was changed. Restore this manager from a backup, \
-         or remove it from the cluster and let it join again; do not delete the file"
+        "the log is damaged: {path}, offset {offset}: {what}. Nothing was changed, and this manager does not start: it \
+         might forget what it promised to the others. If the cluster has other managers, run `swarmctl node rm --force` \
+         for this node at one of them, move this node's data directory aside, and join again; if this is the only one, \
+         restore it from a backup. Do not delete the file"
     )]
     Damaged { path: PathBuf, offset: u64, what: String },
+    #[error(
+        "the log {path} was written by a version of swarmd that is too old; start that version, remove this manager from \
+         the cluster, and let it join again with this one"
+    )]
+    OldFormat { path: PathBuf },
     #[error("an entry of {bytes} bytes is larger than the log takes ({limit} bytes)")]
     TooLarge { bytes: u64, limit: u64 },
 }

@@ -1,7 +1,7 @@
 //! The log in segments: preallocated files that are overwritten, one `fdatasync` per group commit.
 //!
 //! At open every segment is read and checked. A torn tail of the last one is cut; anything else that is not whole stops
-//! the manager. (What no checksum can tell: a last frame that was durable and rotted looks like a torn one.)
+//! the manager.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use swarm_manager_core::door::LogEntry;
 
 use super::disk::{Directory, Disk, DiskFile};
-use super::frame::{self, FRAME_HEADER, Record, SEGMENT_HEADER, SegmentHeader};
+use super::frame::{self, Found, Record, SEGMENT_HEADER, SegmentHeader};
 use super::{LogError, LogStore, Recovered};
 
 /// Size of a segment; a larger frame gets a segment of its own size.
@@ -37,6 +37,8 @@ struct Current<F> {
     size: u64,
     end: u64,
     durable: u64,
+    /// Up to here nothing needs to be vouched for.
+    vouched: u64,
     last_index: u64,
 }
 
@@ -46,54 +48,30 @@ impl SegmentLog {
     /// # Errors
     /// The disk refused, or the log is damaged; in both cases nothing was changed that mattered.
     pub fn open(directory: &Path) -> Result<(Self, Recovered), LogError> {
-        let disk = Directory::open(directory).map_err(|source| LogError::Io {
-            action: "open",
-            path: directory.to_owned(),
-            source,
-        })?;
-        Self::open_on(disk, SEGMENT_BYTES)
+        Self::open_on(open_directory(directory)?, SEGMENT_BYTES)
+    }
+
+    /// Whether anything was ever written there.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn exists(directory: &Path) -> Result<bool, LogError> {
+        Ok(!segments(&open_directory(directory)?)?.is_empty())
     }
 }
 
 impl<D: Disk> SegmentLog<D> {
-    pub(super) fn open_on(disk: D, segment_bytes: u64) -> Result<(Self, Recovered), LogError> {
+    pub(crate) fn open_on(disk: D, segment_bytes: u64) -> Result<(Self, Recovered), LogError> {
         let numbers = segments(&disk)?;
         let mut replay = Replay::default();
         let mut sealed = Vec::new();
-        let mut current = None;
-        let mut previous_end = None;
-        for (position, &number) in numbers.iter().enumerate() {
-            let last = position + 1 == numbers.len();
-            let name = name(number);
-            let file = disk.open(&name).map_err(|source| io(&disk, "open", &name, source))?;
-            let bytes = Bytes::from(file.read_all().map_err(|source| io(&disk, "read", &name, source))?);
-            let damaged = |offset, what: String| LogError::Damaged { path: disk.path(&name), offset, what };
-            let header = SegmentHeader::decode(&bytes).filter(|header| header.number == number);
-            let header = header.ok_or_else(|| damaged(0, "the segment's header is not valid".to_owned()))?;
-            if position > 0
-                && (numbers[position - 1] + 1 != number || previous_end != Some(header.previous_end))
-            {
-                return Err(damaged(0, format!("segment {} does not end where this one begins", number - 1)));
-            }
-            let mut end = SEGMENT_HEADER;
-            let mut last_index = 0;
-            while let Some(found) = frame::decode(number, &bytes, end) {
-                let records = frame::records(&found.payload)
-                    .ok_or_else(|| damaged(end, "an unknown record".to_owned()))?;
-                for record in records {
-                    last_index = replay.apply(record).map_err(|what| damaged(end, what))?.max(last_index);
-                }
-                end = found.end;
-            }
-            if frame::was_durable(number, &bytes, end) {
-                return Err(damaged(end, "a record that was durable is not readable any more".to_owned()));
-            }
-            previous_end = Some(end);
-            if last {
-                let size = bytes.len() as u64;
-                current = Some(Current { number, file, size, end, durable: end, last_index });
+        let mut current: Option<Current<D::File>> = None;
+        for &number in &numbers {
+            if let Some(before) = current.take() {
+                sealed.push((before.number, before.last_index));
+                current = Some(load(&disk, number, Some((before.number, before.end)), &mut replay)?);
             } else {
-                sealed.push((number, last_index));
+                current = Some(load(&disk, number, None, &mut replay)?);
             }
         }
         let hard_state = replay.hard_state.clone();
@@ -102,25 +80,49 @@ impl<D: Disk> SegmentLog<D> {
             None => make(&disk, 1, 0, segment_bytes)?,
         };
         let mut log = Self { disk, segment_bytes, sealed, current, hard_state, poisoned: false };
+        log.settle()?;
         log.wipe_tail()?;
+        log.vouch()?;
         Ok((log, Recovered { hard_state: replay.hard_state, entries: replay.entries }))
     }
 
-    /// Overwrites what is left of a torn frame, so that no later crash can make it look like one of ours.
+    /// What was read may not be durable: a process that was killed had written and not yet synced it.
+    fn settle(&mut self) -> Result<(), LogError> {
+        let current = &mut self.current;
+        current.file.sync().map_err(|source| io(&self.disk, "sync", &name(current.number), source))?;
+        self.disk.sync_directory().map_err(|source| io(&self.disk, "sync", "", source))
+    }
+
+    /// Overwrites what is left of torn frames, so that no later crash can make it look like one of ours. The first
+    /// one's header loses its mark before all else: a power cut in the middle must not make it look rotten.
     fn wipe_tail(&mut self) -> Result<(), LogError> {
         let current = &mut self.current;
-        let bytes = current
-            .file
-            .read_all()
-            .map_err(|source| io(&self.disk, "read", &name(current.number), source))?;
+        let name = name(current.number);
+        let bytes = current.file.read_all().map_err(|source| io(&self.disk, "read", &name, source))?;
         let tail = bytes.get(usize::try_from(current.end).unwrap_or(usize::MAX)..).unwrap_or_default();
         let Some(dirty) = tail.iter().rposition(|byte| *byte != 0) else { return Ok(()) };
-        let zeros = vec![0; dirty + 1];
-        current
-            .file
-            .write_at(&zeros, current.end)
-            .and_then(|()| current.file.sync())
-            .map_err(|source| io(&self.disk, "repair", &name(current.number), source))
+        let mark = frame::header_mark(current.end);
+        let mut wipe = || {
+            if mark < bytes.len() as u64 {
+                current.file.write_at(&[0], mark)?;
+                current.file.sync()?;
+            }
+            current.file.write_at(&vec![0; dirty + 1], current.end)?;
+            current.file.sync()
+        };
+        wipe().map_err(|source| io(&self.disk, "repair", &name, source))
+    }
+
+    /// An empty frame behind the last one, which says that all before it is durable.
+    fn vouch(&mut self) -> Result<(), LogError> {
+        let current = &self.current;
+        if current.durable <= current.vouched || current.end + frame::room(0) > current.size {
+            return Ok(());
+        }
+        self.try_write(&[])?;
+        self.try_sync()?;
+        self.current.vouched = self.current.end;
+        Ok(())
     }
 
     fn write(&mut self, records: &[Record]) -> Result<(), LogError> {
@@ -133,11 +135,11 @@ impl<D: Disk> SegmentLog<D> {
     }
 
     fn try_write(&mut self, records: &[Record]) -> Result<(), LogError> {
-        let payload: u64 = records.iter().map(|record| 64 + data_bytes(record)).sum();
+        let payload: u64 = records.iter().map(frame::record_bytes).sum();
         if payload > MAX_FRAME_BYTES {
             return Err(LogError::TooLarge { bytes: payload, limit: MAX_FRAME_BYTES });
         }
-        if self.current.end + FRAME_HEADER + payload > self.current.size {
+        if self.current.end + frame::room(payload) > self.current.size {
             self.roll(payload)?;
         }
         let current = &mut self.current;
@@ -162,10 +164,8 @@ impl<D: Disk> SegmentLog<D> {
         // The next segment's header vouches for the end of this one, so this one must be durable first.
         self.try_sync()?;
         let state = self.hard_state.clone();
-        let room = SEGMENT_HEADER
-            + 2 * FRAME_HEADER
-            + payload
-            + state.as_ref().map_or(0, |state| 64 + state.len() as u64);
+        let state_bytes = state.clone().map_or(0, |state| frame::record_bytes(&Record::HardState(state)));
+        let room = SEGMENT_HEADER + frame::room(payload) + frame::room(state_bytes);
         let next = make(&self.disk, self.current.number + 1, self.current.end, self.segment_bytes.max(room))?;
         let old = std::mem::replace(&mut self.current, next);
         self.sealed.push((old.number, old.last_index));
@@ -205,6 +205,13 @@ impl<D: Disk> LogStore for SegmentLog<D> {
         synced
     }
 
+    fn close(&mut self) -> Result<(), LogError> {
+        self.sync()?;
+        let vouched = self.vouch();
+        self.poisoned = vouched.is_err();
+        vouched
+    }
+
     /// Deletes whole segments, oldest first; never the current one.
     fn truncate(&mut self, up_to: u64) -> Result<(), LogError> {
         if self.poisoned {
@@ -221,6 +228,65 @@ impl<D: Disk> LogStore for SegmentLog<D> {
         }
         Ok(())
     }
+}
+
+fn open_directory(path: &Path) -> Result<Directory, LogError> {
+    Directory::open(path).map_err(|source| LogError::Io { action: "open", path: path.to_owned(), source })
+}
+
+/// Reads and checks one segment; `before` is number and end of the one before it.
+fn load<D: Disk>(
+    disk: &D,
+    number: u64,
+    before: Option<(u64, u64)>,
+    replay: &mut Replay,
+) -> Result<Current<D::File>, LogError> {
+    let name = name(number);
+    let file = disk.open(&name).map_err(|source| io(disk, "open", &name, source))?;
+    let bytes = Bytes::from(file.read_all().map_err(|source| io(disk, "read", &name, source))?);
+    let damaged = |offset, what: String| LogError::Damaged { path: disk.path(&name), offset, what };
+    let Some(header) = SegmentHeader::decode(&bytes).filter(|header| header.number == number) else {
+        if SegmentHeader::is_of_version_1(&bytes) {
+            return Err(LogError::OldFormat { path: disk.path(&name) });
+        }
+        return Err(damaged(0, "the segment's header is not valid".to_owned()));
+    };
+    if header.size != bytes.len() as u64 {
+        let what = format!("the file has {} bytes, and was made with {}", bytes.len(), header.size);
+        return Err(damaged(bytes.len() as u64, what));
+    }
+    if let Some((before, end)) = before
+        && (before + 1 != number || end != header.previous_end)
+    {
+        return Err(damaged(0, format!("segment {} does not end where this one begins", number - 1)));
+    }
+    let mut end = SEGMENT_HEADER;
+    let mut vouched = end;
+    let mut last_index = 0;
+    loop {
+        let after = || format!("the record after {}", replay.position());
+        match frame::decode(number, &bytes, end) {
+            Found::Frame(found) => {
+                let records = frame::records(&found.payload)
+                    .ok_or_else(|| damaged(end, format!("{} is of an unknown kind", after())))?;
+                if records.is_empty() {
+                    vouched = found.end;
+                }
+                for record in records {
+                    last_index = replay.apply(record).map_err(|what| damaged(end, what))?.max(last_index);
+                }
+                end = found.end;
+            }
+            Found::Unfinished if frame::was_durable(number, &bytes, end) => {
+                return Err(damaged(end, format!("{} was durable, and is lost", after())));
+            }
+            Found::Unfinished => break,
+            Found::Rotten => {
+                return Err(damaged(end, format!("{} does not match its checksum", after())));
+            }
+        }
+    }
+    Ok(Current { number, file, size: header.size, end, durable: end, vouched, last_index })
 }
 
 /// Entries and hard state as the records make them, in order.
@@ -252,6 +318,14 @@ impl Replay {
         }
         Ok(0)
     }
+
+    /// For messages.
+    fn position(&self) -> String {
+        match self.entries.last() {
+            Some(entry) => format!("entry {} of term {}", entry.index, entry.term),
+            None => "the beginning".to_owned(),
+        }
+    }
 }
 
 fn segments<D: Disk>(disk: &D) -> Result<Vec<u64>, LogError> {
@@ -273,35 +347,21 @@ fn make<D: Disk>(disk: &D, number: u64, previous_end: u64, size: u64) -> Result<
     let name = name(number);
     let made = || {
         let mut file = disk.create(TEMPORARY, size)?;
-        file.write_at(&SegmentHeader { number, previous_end }.encode(), 0)?;
+        file.write_at(&SegmentHeader { number, previous_end, size }.encode(), 0)?;
         file.sync()?;
         disk.rename(TEMPORARY, &name)?;
         disk.sync_directory()?;
         Ok(file)
     };
     let file = made().map_err(|source| io(disk, "create", &name, source))?;
-    Ok(Current { number, file, size, end: SEGMENT_HEADER, durable: SEGMENT_HEADER, last_index: 0 })
+    let end = SEGMENT_HEADER;
+    Ok(Current { number, file, size, end, durable: end, vouched: end, last_index: 0 })
 }
 
 fn name(number: u64) -> String {
     format!("{number:020}.log")
 }
 
-fn data_bytes(record: &Record) -> u64 {
-    match record {
-        Record::Entry(entry) => entry.data.len() as u64,
-        Record::HardState(state) => state.len() as u64,
-        Record::Reset(_) => 0,
-    }
-}
-
 fn io<D: Disk>(disk: &D, action: &'static str, name: &str, source: std::io::Error) -> LogError {
     LogError::Io { action, path: disk.path(name), source }
-}
-
-#[cfg(test)]
-impl<D: Disk> SegmentLog<D> {
-    pub(super) fn hard_state_for_test(&self) -> Option<Bytes> {
-        self.hard_state.clone()
-    }
 }

@@ -1,143 +1,13 @@
-//! The log against a disk whose power is cut: what was not synced survives in any mixture of its sectors.
-
-use std::collections::BTreeMap;
-use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+//! The log on a disk whose power is cut at every write and every sync, and whose bytes rot.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::disk::{Disk, DiskFile};
+use super::faulty::{FaultyDisk, Left};
 use super::*;
 
-const SECTOR: usize = 512;
 const SEGMENT: u64 = 4096;
-
-/// One file: what reads see, and what a power cut leaves for certain.
-#[derive(Debug, Clone, Default)]
-struct Content {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Platter {
-    files: Vec<Content>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct FaultyDisk(Arc<Mutex<Platter>>);
-
-#[derive(Debug)]
-struct FaultyFile(Arc<Mutex<Platter>>, usize);
-
-impl FaultyDisk {
-    /// The power goes and comes back: unsynced sectors are kept or lost at random, directory changes all or none.
-    fn cut(&self, random: &mut StdRng) -> Self {
-        let mut platter = self.0.lock().expect("not poisoned").clone();
-        for content in &mut platter.files {
-            let mut left = content.durable.clone();
-            left.resize(content.now.len(), 0);
-            for (left, now) in left.chunks_mut(SECTOR).zip(content.now.chunks(SECTOR)) {
-                if random.random_bool(0.5) {
-                    left.copy_from_slice(now);
-                }
-            }
-            *content = Content { now: left.clone(), durable: left };
-        }
-        if random.random_bool(0.5) {
-            platter.names = platter.durable_names.clone();
-        }
-        platter.durable_names = platter.names.clone();
-        Self(Arc::new(Mutex::new(platter)))
-    }
-
-    fn edit(&self, name: &str, edit: impl FnOnce(&mut Vec<u8>)) {
-        let mut platter = self.0.lock().expect("not poisoned");
-        let file = platter.names[name];
-        edit(&mut platter.files[file].now);
-    }
-
-    fn copy(&self) -> Self {
-        Self(Arc::new(Mutex::new(self.0.lock().expect("not poisoned").clone())))
-    }
-}
-
-impl Disk for FaultyDisk {
-    type File = FaultyFile;
-
-    fn path(&self, name: &str) -> PathBuf {
-        PathBuf::from(name)
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.0.lock().expect("not poisoned").names.keys().cloned().collect())
-    }
-
-    fn open(&self, name: &str) -> io::Result<FaultyFile> {
-        let file = self.0.lock().expect("not poisoned").names.get(name).copied();
-        Ok(FaultyFile(self.0.clone(), file.ok_or(io::ErrorKind::NotFound)?))
-    }
-
-    fn create(&self, name: &str, size: u64) -> io::Result<FaultyFile> {
-        let mut platter = self.0.lock().expect("not poisoned");
-        let zeros = vec![0; usize::try_from(size).expect("small")];
-        platter.files.push(Content { now: zeros.clone(), durable: zeros });
-        let file = platter.files.len() - 1;
-        platter.names.insert(name.to_owned(), file);
-        Ok(FaultyFile(self.0.clone(), file))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut platter = self.0.lock().expect("not poisoned");
-        let file = platter.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        platter.names.insert(to.to_owned(), file);
-        Ok(())
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0
-            .lock()
-            .expect("not poisoned")
-            .names
-            .remove(name)
-            .map(|_| ())
-            .ok_or(io::ErrorKind::NotFound.into())
-    }
-
-    fn sync_directory(&self) -> io::Result<()> {
-        let mut platter = self.0.lock().expect("not poisoned");
-        platter.durable_names = platter.names.clone();
-        Ok(())
-    }
-}
-
-impl DiskFile for FaultyFile {
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.0.lock().expect("not poisoned").files[self.1].now.len() as u64)
-    }
-
-    fn read_all(&self) -> io::Result<Vec<u8>> {
-        Ok(self.0.lock().expect("not poisoned").files[self.1].now.clone())
-    }
-
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let start = usize::try_from(offset).expect("small");
-        self.0.lock().expect("not poisoned").files[self.1].now[start..start + bytes.len()]
-            .copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        let mut platter = self.0.lock().expect("not poisoned");
-        let content = &mut platter.files[self.1];
-        content.durable = content.now.clone();
-        Ok(())
-    }
-}
 
 fn open(disk: &FaultyDisk) -> Result<(SegmentLog<FaultyDisk>, Recovered), LogError> {
     SegmentLog::open_on(disk.clone(), SEGMENT)
@@ -199,28 +69,84 @@ fn truncation_drops_whole_segments_and_keeps_the_hard_state() {
     assert_eq!(recovered.entries.last(), Some(&entry(60, 1)));
 }
 
+/// Every byte, also of the last record, also of the hard state; what is behind the last record holds nothing.
 #[test]
 fn a_flipped_byte_anywhere_is_found_or_harmless() {
     let disk = filled();
-    let names = disk.list().expect("listed");
     let (_, whole) = open(&disk.copy()).expect("opens");
-    for name in &names {
-        let size = disk.open(name).expect("there").size().expect("known");
+    let mut found = 0;
+    for name in disk.list().expect("listed") {
+        let size = disk.open(&name).expect("there").size().expect("known");
         for at in 0..usize::try_from(size).expect("small") {
-            let hurt = disk.copy();
-            hurt.edit(name, |bytes| bytes[at] ^= 0x40);
-            match open(&hurt) {
-                Err(LogError::Damaged { .. }) => {}
-                Err(error) => panic!("{name} byte {at}: {error}"),
-                Ok((_, recovered)) => {
-                    // Only the very last frame can be taken for a torn one.
-                    let kept = recovered.entries.len();
-                    assert!(kept + 1 >= whole.entries.len(), "{name} byte {at}: {kept} entries");
-                    assert_eq!(recovered.entries[..], whole.entries[..kept], "{name} byte {at}");
+            for flip in [0x01, 0xc0] {
+                let hurt = disk.copy();
+                hurt.edit(&name, |bytes| bytes[at] ^= flip);
+                match open(&hurt) {
+                    Err(error @ LogError::Damaged { .. }) => {
+                        let text = error.to_string();
+                        assert!(text.contains(&name) && text.contains("swarmctl node rm"), "{text}");
+                        found += 1;
+                    }
+                    Err(error) => panic!("{name} byte {at}: {error}"),
+                    Ok((_, recovered)) => assert!(recovered == whole, "{name} byte {at} xor {flip:#x}"),
                 }
             }
         }
     }
+    assert!(found > 20_000, "{found}");
+}
+
+#[test]
+fn a_log_cut_short_anywhere_is_found() {
+    let disk = filled();
+    for name in disk.list().expect("listed") {
+        let size = disk.open(&name).expect("there").size().expect("known");
+        for length in 0..usize::try_from(size).expect("small") {
+            let hurt = disk.copy();
+            hurt.edit(&name, |bytes| bytes.truncate(length));
+            assert!(matches!(open(&hurt), Err(LogError::Damaged { .. })), "{name} cut to {length}");
+        }
+    }
+}
+
+/// Whole sectors that became zero look like ones that were never written; what comes after them says otherwise.
+#[test]
+fn a_lost_sector_of_a_closed_log_is_found_unless_it_is_the_last_one() {
+    let disk = filled();
+    let (mut log, whole) = open(&disk).expect("opens");
+    log.close().expect("closed");
+    for name in disk.list().expect("listed") {
+        let bytes = disk.open(&name).expect("there").read_all().expect("read");
+        let last = bytes.iter().rposition(|byte| *byte != 0).expect("a header") / 512 * 512;
+        for at in (0..last).step_by(512) {
+            let hurt = disk.copy();
+            hurt.edit(&name, |bytes| bytes[at..at + 512].fill(0));
+            match open(&hurt) {
+                Err(LogError::Damaged { .. }) => {}
+                Err(error) => panic!("{name} sector at {at}: {error}"),
+                Ok((_, recovered)) => assert!(recovered == whole, "{name} sector at {at}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_log_of_the_first_version_is_refused_by_name() {
+    let disk = filled();
+    let first = disk.list().expect("listed").remove(0);
+    disk.edit(&first, |bytes| bytes[..8].copy_from_slice(b"swarmlg1"));
+    assert!(matches!(open(&disk), Err(LogError::OldFormat { .. })));
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_written_any_more() {
+    let disk = filled();
+    let (mut log, _) = open(&disk).expect("opens");
+    log.append(None, &[entry(61, 1)]).expect("appended");
+    disk.fail_syncs();
+    assert!(matches!(log.sync(), Err(LogError::Io { action: "sync", .. })));
+    assert!(matches!(log.sync(), Err(LogError::Poisoned)));
+    assert!(matches!(log.append(None, &[entry(62, 1)]), Err(LogError::Poisoned)));
 }
 
 #[test]
@@ -236,59 +162,156 @@ fn a_missing_or_truncated_segment_stops_the_manager() {
     assert!(matches!(open(&disk), Err(LogError::Damaged { .. })));
 }
 
-/// Random work with a power cut at a random point, again and again: what was acknowledged is never lost or changed.
+/// What the log was told, and what of that it owes.
+#[derive(Debug, Default, Clone)]
+struct Promise {
+    /// Hard state and entries after each append.
+    states: Vec<(Option<Bytes>, Vec<LogEntry>)>,
+    /// Those before this one are durable, or replaced.
+    synced: usize,
+    /// Entries up to this one may be gone.
+    truncated: u64,
+}
+
+impl Promise {
+    fn of(recovered: &Recovered) -> Self {
+        Self { states: vec![(recovered.hard_state.clone(), recovered.entries.clone())], ..Self::default() }
+    }
+
+    fn last(&self) -> (Option<Bytes>, Vec<LogEntry>) {
+        self.states.last().cloned().unwrap_or_default()
+    }
+
+    fn append(&mut self, state: Bytes, batch: &[LogEntry]) {
+        let (_, mut entries) = self.last();
+        entries.retain(|entry| entry.index < batch[0].index);
+        entries.extend_from_slice(batch);
+        self.states.push((Some(state), entries));
+    }
+
+    fn reset(&mut self) {
+        let (state, _) = self.last();
+        self.states.push((state, Vec::new()));
+    }
+
+    fn synced(&mut self) {
+        self.synced = self.states.len().saturating_sub(1);
+    }
+
+    /// Whether that is one of the states from the last synced one on, but for a truncated beginning.
+    fn allows(&self, recovered: &Recovered) -> bool {
+        self.states[self.synced..].iter().any(|(state, entries)| {
+            let gone = entries.len().saturating_sub(recovered.entries.len());
+            *state == recovered.hard_state
+                && entries[gone..] == recovered.entries[..]
+                && entries[..gone].iter().all(|entry| entry.index <= self.truncated)
+        })
+    }
+}
+
+/// Appends, replaced suffixes, syncs, truncations and resets, until the power goes.
+fn work(
+    log: &mut SegmentLog<FaultyDisk>,
+    promise: &mut Promise,
+    random: &mut StdRng,
+) -> Result<(), LogError> {
+    let term = promise.last().1.last().map_or(1, |entry| entry.term + 1);
+    for step in 0..40 {
+        let last = promise.last().1.last().map_or(0, |entry| entry.index);
+        let next = if random.random_bool(0.15) { last.max(2) - 1 } else { last + 1 };
+        let next = next.max(promise.truncated + 1);
+        let batch: Vec<LogEntry> =
+            (next..next + random.random_range(1..4)).map(|index| entry(index, term)).collect();
+        let state = Bytes::from(format!("{term:03} {step:03}"));
+        promise.append(state.clone(), &batch);
+        log.append(Some(&state), &batch)?;
+        if random.random_bool(0.6) {
+            log.sync()?;
+            promise.synced();
+        }
+        if random.random_bool(0.1) {
+            // The log syncs before it deletes, so all that was appended is durable or the deletion did not begin.
+            promise.truncated = promise.last().1.last().map_or(0, |entry| entry.index);
+            log.truncate(promise.truncated)?;
+            promise.synced();
+        }
+        if random.random_bool(0.03) {
+            promise.reset();
+            log.reset(promise.truncated)?;
+        }
+    }
+    log.close()?;
+    promise.synced();
+    Ok(())
+}
+
+/// One run that is cut at that operation, if it comes so far: the disk, and what is owed.
+fn run_until(operation: usize, seed: u64, disk: &FaultyDisk, before: &Promise) -> Promise {
+    disk.cut_at(operation);
+    let mut promise = before.clone();
+    let mut random = StdRng::seed_from_u64(seed);
+    let result = open(disk).and_then(|(mut log, recovered)| {
+        assert!(before.states.is_empty() || before.allows(&recovered), "{recovered:?}");
+        let last = recovered.entries.last().map_or(u64::MAX, |entry| entry.index);
+        promise = Promise { truncated: before.truncated.min(last), ..Promise::of(&recovered) };
+        work(&mut log, &mut promise, &mut random)
+    });
+    assert!(result.is_ok() || !disk.has_power(), "{result:?}");
+    promise
+}
+
+fn check_after_cut(disk: &FaultyDisk, promise: &Promise, left: Left<'_>, what: &str) -> FaultyDisk {
+    let what = format!("{what}, {left:?} left");
+    let after = disk.after_cut(left);
+    let (_, recovered) = open(&after.copy()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let owed = promise.states.is_empty() || promise.allows(&recovered);
+    assert!(owed, "{what}: not what was synced, or more: {recovered:?}");
+    after
+}
+
+/// At every write, every sync and every change of the directory, with every way in which the last write can be torn.
 #[test]
-fn power_cuts_lose_nothing_that_was_synced() {
-    for seed in 0..300 {
-        let mut random = StdRng::seed_from_u64(seed);
-        let mut disk = FaultyDisk::default();
-        let mut acknowledged: Vec<LogEntry> = Vec::new();
-        let mut state = None;
-        for term in 1..6 {
-            let (mut log, recovered) =
-                open(&disk).unwrap_or_else(|error| panic!("seed {seed} term {term}: {error}"));
-            let first = recovered.entries.first().map_or(u64::MAX, |entry| entry.index);
-            for entry in acknowledged.iter().filter(|entry| entry.index >= first) {
-                assert!(recovered.entries.contains(entry), "seed {seed}: entry {} lost", entry.index);
+fn a_power_cut_anywhere_loses_nothing_that_was_synced() {
+    for seed in 0..3 {
+        let disk = FaultyDisk::default();
+        run_until(usize::MAX, seed, &disk, &Promise::default());
+        let operations = disk.operations();
+        assert!(operations > 80, "{operations}");
+        for cut in 0..operations {
+            let what = format!("seed {seed}, cut at operation {cut} of {operations}");
+            let disk = FaultyDisk::default();
+            let promise = run_until(cut, seed, &disk, &Promise::default());
+            check_after_cut(&disk, &promise, Left::Nothing, &what);
+            check_after_cut(&disk, &promise, Left::Everything, &what);
+            let step = if seed == 0 { 1 } else { 17 };
+            for bytes in (0..disk.last_write()).step_by(step) {
+                check_after_cut(&disk, &promise, Left::TornAt(bytes), &what);
             }
-            assert!(
-                acknowledged.is_empty() || first <= acknowledged.last().expect("some").index,
-                "seed {seed}"
-            );
-            assert!(recovered.hard_state >= state, "seed {seed}: {:?} after {state:?}", recovered.hard_state);
-            acknowledged = recovered.entries;
-            let mut pending = acknowledged.clone();
-            // Lowest index that an unsynced batch replaces: from there on nothing is certain.
-            let mut certain_below = u64::MAX;
-            for step in 0..random.random_range(0..40) {
-                let last = pending.last().map_or(0, |entry| entry.index);
-                let next = if random.random_bool(0.1) { last.max(2) - 1 } else { last + 1 };
-                let batch: Vec<LogEntry> =
-                    (next..next + random.random_range(1..4)).map(|index| entry(index, term)).collect();
-                pending.retain(|entry| entry.index < next);
-                certain_below = certain_below.min(next);
-                pending.extend(batch.clone());
-                let written = Bytes::from(format!("{term:03} {step:03}"));
-                log.append(Some(&written), &batch).expect("appended");
-                if random.random_bool(0.6) {
-                    log.sync().expect("synced");
-                    acknowledged = pending.clone();
-                    certain_below = u64::MAX;
-                    state = Some(written);
-                }
-                if random.random_bool(0.05) {
-                    log.truncate(acknowledged.last().map_or(0, |entry| entry.index)).expect("truncated");
-                    acknowledged = pending.clone();
-                    certain_below = u64::MAX;
-                    state = log_state(&log);
-                }
+            for mixture in 0..6 {
+                let mut random = StdRng::seed_from_u64(mixture);
+                check_after_cut(&disk, &promise, Left::Any(&mut random), &what);
             }
-            acknowledged.retain(|entry| entry.index < certain_below);
-            disk = disk.cut(&mut random);
         }
     }
 }
 
-fn log_state(log: &SegmentLog<FaultyDisk>) -> Option<Bytes> {
-    log.hard_state_for_test()
+/// Again and again, also while the log recovers from the last cut, and with processes killed in between.
+#[test]
+fn power_cuts_while_recovering_lose_nothing_either() {
+    for seed in 0..200 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut disk = FaultyDisk::default();
+        let mut promise = Promise::default();
+        for life in 0..8 {
+            let what = format!("seed {seed}, life {life}");
+            let last = if random.random_bool(0.3) { 8 } else { 120 };
+            let operation = random.random_range(0..last);
+            promise = run_until(operation, random.random(), &disk, &promise);
+            disk = if random.random_bool(0.2) {
+                disk.restart()
+            } else {
+                check_after_cut(&disk, &promise, Left::Any(&mut random), &what)
+            };
+        }
+    }
 }

@@ -104,3 +104,29 @@ async fn a_manager_keeps_its_files_to_itself() {
         assert_eq!(mode & 0o777, 0o700, "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_manager_whose_log_was_emptied_does_not_start() {
+    let cluster = Cluster::new().await;
+    cluster.manager.stop().await;
+    let manager = cluster.directory.path().join("manager");
+    for entry in std::fs::read_dir(manager.join("log")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    // The first checkpoint is cut after a thousand entries; here it is put there.
+    let state = swarm_manager_core::door::CheckpointState {
+        index: 3,
+        term: 1,
+        conf_state: bytes::Bytes::new(),
+        objects: Vec::new(),
+    };
+    let (store, _) = swarm_manager::checkpoint::CheckpointStore::open(&manager.join("state")).unwrap();
+    store.replace(&state).unwrap();
+    drop(store);
+    for _ in 0..2 {
+        let error =
+            Manager::open(config(cluster.directory.path()), &cluster.credentials).await.err().unwrap();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("is gone"), "{cause}");
+    }
+}
