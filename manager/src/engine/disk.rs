@@ -162,7 +162,7 @@ struct CheckpointWriter {
 }
 
 impl CheckpointWriter {
-    fn run(self, work: &mpsc::Receiver<CheckpointWork>) {
+    fn run(mut self, work: &mpsc::Receiver<CheckpointWork>) {
         while let Ok(work) = work.recv() {
             match work {
                 CheckpointWork::Add(checkpoint) => match self.store.write(&checkpoint) {

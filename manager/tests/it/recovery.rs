@@ -120,7 +120,7 @@ async fn a_manager_whose_log_was_emptied_does_not_start() {
         conf_state: bytes::Bytes::new(),
         objects: Vec::new(),
     };
-    let (store, _) = swarm_manager::checkpoint::CheckpointStore::open(&manager.join("state")).unwrap();
+    let (mut store, _) = swarm_manager::checkpoint::CheckpointStore::open(&manager.join("state")).unwrap();
     store.replace(&state).unwrap();
     drop(store);
     for _ in 0..2 {

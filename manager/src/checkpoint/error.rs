@@ -1,0 +1,36 @@
+//! What can go wrong with checkpoints. The texts are for an operator whose manager just stopped.
+
+use std::io;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("cannot {action} the checkpoint store {path}")]
+    Sled {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: sled::Error,
+    },
+    #[error("cannot {action} the checkpoint store {path}")]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the checkpoint store {path} is damaged: {what}")]
+    Damaged { path: PathBuf, what: String },
+    #[error(
+        "both copies of the checkpoint store {path} are damaged; this manager does not start. If the cluster has other \
+         managers, run `swarmctl node rm --force` for this node at one of them, move this node's data directory aside, \
+         and join again; if this is the only one, restore it from a backup. What is wrong with the second copy: {second}; \
+         with the first"
+    )]
+    BothDamaged {
+        path: PathBuf,
+        second: String,
+        #[source]
+        first: Box<CheckpointError>,
+    },
+}

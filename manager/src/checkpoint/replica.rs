@@ -1,0 +1,319 @@
+//! One copy of the checkpoint: a sled database, whose every commit is one atomic batch, a flush, and an `fdatasync`.
+//!
+//! sled's own flush does not sync (docs/adr/0002). Values are cut into pieces so that sled never moves one into a file
+//! that it does not sync. Each object carries a checksum, and the checkpoint's record a digest over all of them: no
+//! object can be missing, be an older one, or be one too many. What sled does to its file between two syncs is not
+//! trusted to survive a power cut; that is why there are two copies (see `super`).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use swarm_manager_core::door::{Checkpoint, CheckpointState, ObjectKey, StoredObject};
+
+use super::CheckpointError;
+use crate::log::disk::{make_directory, sync_directory};
+
+/// Of sled's file. Values above a quarter go to files that sled never syncs; leaves hold about 16 of ours.
+pub const SEGMENT_BYTES: usize = 8 << 20;
+const PIECE_BYTES: usize = 64 << 10;
+const CACHE_BYTES: u64 = 8 << 20;
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
+/// Key of the record that says what the objects are a state of. Objects' keys begin with `o`.
+const META_KEY: &[u8] = b"m";
+/// Index, term, digest.
+const META_BYTES: usize = 24;
+
+/// A step of a commit that is done. For proofs.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Written,
+    Flushed,
+    Synced,
+}
+
+#[cfg(test)]
+pub type Probe = std::sync::Arc<dyn Fn(&Path, Step) + Send + Sync>;
+
+pub struct Replica {
+    path: PathBuf,
+    database: sled::Db,
+    /// Our own handle of sled's one file, for the sync that sled does not do.
+    file: File,
+    head: Option<Head>,
+    /// Sum over all pieces that are stored.
+    digest: u64,
+    #[cfg(test)]
+    pub probe: Option<Probe>,
+}
+
+/// What the objects are a state of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub index: u64,
+    pub term: u64,
+    pub conf_state: Bytes,
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica").field("path", &self.path).field("head", &self.head).finish_non_exhaustive()
+    }
+}
+
+impl Replica {
+    /// Opens the copy in `directory`, which is made if it does not exist, and checks it. Durable when this returns:
+    /// sled tidies up when it opens.
+    ///
+    /// # Errors
+    /// The disk refused, or what is stored does not match its checksums.
+    pub fn open(directory: &Path, segment_bytes: usize) -> Result<Self, CheckpointError> {
+        // sled panics on some of what it does not understand.
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::try_open(directory, segment_bytes)));
+        opened.unwrap_or_else(|_| {
+            let what = "sled cannot read it (see the panic above)".to_owned();
+            Err(CheckpointError::Damaged { path: directory.to_owned(), what })
+        })
+    }
+
+    fn try_open(directory: &Path, segment_bytes: usize) -> Result<Self, CheckpointError> {
+        let path = directory.to_owned();
+        let io = |action| {
+            let path = path.clone();
+            move |source| CheckpointError::Io { action, path, source }
+        };
+        make_directory(directory).map_err(io("create"))?;
+        let database = open(directory, segment_bytes).map_err(|source| CheckpointError::Sled {
+            action: "open",
+            path: path.clone(),
+            source,
+        })?;
+        let file = File::open(directory.join("db")).map_err(io("open"))?;
+        let mut replica = Self {
+            path: path.clone(),
+            database,
+            file,
+            head: None,
+            digest: 0,
+            #[cfg(test)]
+            probe: None,
+        };
+        replica.check()?;
+        replica.file.sync_all().and_then(|()| sync_directory(directory)).map_err(io("sync"))?;
+        Ok(replica)
+    }
+
+    /// Of the last checkpoint; `None`: there never was one.
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// Adds one checkpoint; durable when this returns.
+    pub fn write(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        let mut change = Change { batch: sled::Batch::default(), digest: self.digest };
+        for key in &checkpoint.removed {
+            self.remove(&mut change, &prefix(key))?;
+        }
+        for object in &checkpoint.changed {
+            self.remove(&mut change, &prefix(&object.key))?;
+            change.insert(object);
+        }
+        let Checkpoint { index, term, conf_state, .. } = checkpoint;
+        self.commit(change, Head { index: *index, term: *term, conf_state: conf_state.clone() })
+    }
+
+    /// Replaces everything; durable when this returns.
+    pub fn replace(&mut self, state: &CheckpointState) -> Result<(), CheckpointError> {
+        let mut change = Change { batch: sled::Batch::default(), digest: self.digest };
+        self.remove(&mut change, b"")?;
+        state.objects.iter().for_each(|object| change.insert(object));
+        let CheckpointState { index, term, conf_state, .. } = state;
+        self.commit(change, Head { index: *index, term: *term, conf_state: conf_state.clone() })
+    }
+
+    fn remove(&self, change: &mut Change, prefix: &[u8]) -> Result<(), CheckpointError> {
+        for piece in self.database.scan_prefix(prefix) {
+            let (key, value) = piece.map_err(|source| self.sled("read", source))?;
+            if *key != *META_KEY {
+                change.digest = change.digest.wrapping_sub(piece_digest(&key, &value));
+                change.batch.remove(key);
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, mut change: Change, head: Head) -> Result<(), CheckpointError> {
+        change.batch.insert(META_KEY, head.encode(change.digest));
+        self.database.apply_batch(change.batch).map_err(|source| self.sled("write", source))?;
+        #[cfg(test)]
+        self.tell(Step::Written);
+        self.database.flush().map_err(|source| self.sled("flush", source))?;
+        #[cfg(test)]
+        self.tell(Step::Flushed);
+        let failed = |source| CheckpointError::Io { action: "sync", path: self.path.clone(), source };
+        self.file.sync_data().map_err(failed)?;
+        #[cfg(test)]
+        self.tell(Step::Synced);
+        match std::fs::read_dir(self.path.join("blobs")) {
+            Ok(mut blobs) => {
+                assert!(blobs.next().is_none(), "pieces are below the size at which sled makes blobs");
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        self.digest = change.digest;
+        self.head = Some(head);
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn tell(&self, step: Step) {
+        if let Some(probe) = &self.probe {
+            probe(&self.path, step);
+        }
+    }
+
+    /// Reads everything once, without keeping it.
+    fn check(&mut self) -> Result<(), CheckpointError> {
+        let mut meta = None;
+        for item in self.database.iter() {
+            let (key, value) = item.map_err(|source| self.sled("read", source))?;
+            if *key == *META_KEY {
+                meta = Some(Head::decode(&value).ok_or_else(|| self.damaged("the checkpoint's record"))?);
+            } else {
+                self.digest = self.digest.wrapping_add(piece_digest(&key, &value));
+            }
+        }
+        match meta {
+            Some((_, digest)) if digest != self.digest => {
+                Err(self.damaged("its objects do not match the digest in the checkpoint's record"))
+            }
+            None if self.digest != 0 => Err(self.damaged("objects without a checkpoint's record")),
+            Some((head, _)) => {
+                self.head = Some(head);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The checkpoint with all its objects.
+    pub fn read(&self) -> Result<Option<CheckpointState>, CheckpointError> {
+        let Some(head) = self.head.clone() else { return Ok(None) };
+        let mut pieces: BTreeMap<Bytes, Vec<u8>> = BTreeMap::new();
+        for item in self.database.scan_prefix(b"o") {
+            let (key, value) = item.map_err(|source| self.sled("read", source))?;
+            let object = parse_key(&key).ok_or_else(|| self.damaged("a key of an unknown form"))?;
+            pieces.entry(object).or_default().extend_from_slice(&value);
+        }
+        let objects = pieces.into_iter().map(|(key, value)| {
+            let value =
+                checked(&value).ok_or_else(|| self.damaged("an object does not match its checksum"))?;
+            Ok(StoredObject { key: ObjectKey(key), value: Bytes::copy_from_slice(value) })
+        });
+        let objects = objects.collect::<Result<_, _>>()?;
+        let Head { index, term, conf_state } = head;
+        Ok(Some(CheckpointState { index, term, conf_state, objects }))
+    }
+
+    fn sled(&self, action: &'static str, source: sled::Error) -> CheckpointError {
+        CheckpointError::Sled { action, path: self.path.clone(), source }
+    }
+
+    fn damaged(&self, what: &str) -> CheckpointError {
+        CheckpointError::Damaged { path: self.path.clone(), what: what.to_owned() }
+    }
+}
+
+/// A commit in the making.
+struct Change {
+    batch: sled::Batch,
+    digest: u64,
+}
+
+impl Change {
+    fn insert(&mut self, object: &StoredObject) {
+        let prefix = prefix(&object.key);
+        let value = sealed(&object.value);
+        for (number, piece) in (0u32..).zip(value.chunks(PIECE_BYTES)) {
+            let key = [&prefix[..], &number.to_be_bytes()].concat();
+            self.digest = self.digest.wrapping_add(piece_digest(&key, piece));
+            self.batch.insert(key, piece);
+        }
+    }
+}
+
+impl Head {
+    fn encode(&self, digest: u64) -> Vec<u8> {
+        let numbers = [self.index, self.term, digest].map(u64::to_be_bytes).concat();
+        sealed(&[&numbers[..], &self.conf_state].concat())
+    }
+
+    /// Also the digest.
+    fn decode(record: &[u8]) -> Option<(Self, u64)> {
+        let (numbers, conf_state) = checked(record)?.split_at_checked(META_BYTES)?;
+        let number = |at: usize| u64::from_be_bytes(numbers[at..at + 8].try_into().expect("eight bytes"));
+        let conf_state = Bytes::copy_from_slice(conf_state);
+        Some((Self { index: number(0), term: number(8), conf_state }, number(16)))
+    }
+}
+
+/// sled lets go of its lock a moment after it was dropped, on a thread of its own.
+fn open(directory: &Path, segment_bytes: usize) -> sled::Result<sled::Db> {
+    let config = sled::Config::new()
+        .path(directory)
+        .flush_every_ms(None)
+        .segment_size(segment_bytes)
+        .cache_capacity(CACHE_BYTES);
+    let end = Instant::now() + LOCK_WAIT;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("acquire lock") && Instant::now() < end =>
+            {
+                std::thread::sleep(LOCK_RETRY);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// `o`, the length of the key, the key; then the piece's number.
+fn prefix(key: &ObjectKey) -> Vec<u8> {
+    let length = u16::try_from(key.0.len()).expect("object keys are ids and names");
+    [&b"o"[..], &length.to_be_bytes(), &key.0].concat()
+}
+
+fn parse_key(key: &[u8]) -> Option<Bytes> {
+    let rest = key.strip_prefix(b"o")?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let length = usize::from(u16::from_be_bytes(*length));
+    (rest.len() == length + 4).then(|| Bytes::copy_from_slice(&rest[..length]))
+}
+
+/// Two checksums, over key and value in both orders. Never 0, so that no piece goes uncounted.
+fn piece_digest(key: &[u8], value: &[u8]) -> u64 {
+    let sum = |first: &[u8], second: &[u8]| {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(first);
+        hasher.update(second);
+        u64::from(hasher.finalize())
+    };
+    (sum(key, value) << 32 | sum(value, key)).max(1)
+}
+
+/// The bytes behind their checksum.
+fn sealed(bytes: &[u8]) -> Vec<u8> {
+    [&crc32fast::hash(bytes).to_be_bytes()[..], bytes].concat()
+}
+
+fn checked(sealed: &[u8]) -> Option<&[u8]> {
+    let (sum, bytes) = sealed.split_first_chunk::<4>()?;
+    (crc32fast::hash(bytes) == u32::from_be_bytes(*sum)).then_some(bytes)
+}
