@@ -6,6 +6,7 @@
 mod clock;
 mod disk;
 mod sessions;
+mod space;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -24,11 +25,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 use tracing::error;
 
 use crate::checkpoint::{CheckpointError, CheckpointStore};
-use crate::log::{LogError, SegmentLog};
+use crate::log::{LogError, LogStore, SegmentLog};
 pub use clock::Clock;
 use disk::Disk;
 pub use sessions::AgentSession;
 use sessions::Sessions;
+use space::Space;
 
 /// Events from outside that may wait for the core. More wait in their callers.
 const MAX_WAITING: usize = 16_384;
@@ -86,6 +88,7 @@ struct Shared {
     leadership: watch::Receiver<Leadership>,
     members: watch::Receiver<Vec<Member>>,
     failed: watch::Receiver<bool>,
+    space: Space,
     clock: Clock,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -109,6 +112,16 @@ impl Engine {
     /// # Errors
     /// The disk refused or is damaged.
     pub fn start(config: Config, directory: &Path, raft_out: RaftOut) -> Result<Self, EngineError> {
+        Self::start_on(config, directory, raft_out, |log| Box::new(log))
+    }
+
+    /// With another log in front of the one in `directory`.
+    fn start_on(
+        config: Config,
+        directory: &Path,
+        raft_out: RaftOut,
+        wrap: impl FnOnce(SegmentLog) -> Box<dyn LogStore>,
+    ) -> Result<Self, EngineError> {
         let (log_path, state_path) = (directory.join("log"), directory.join("state"));
         let (store, checkpoint) = CheckpointStore::open(&state_path)
             .map_err(|source| EngineError::Checkpoint { path: state_path, source })?;
@@ -125,8 +138,8 @@ impl Engine {
         let (knows, members) = watch::channel(Vec::new());
         let (fails, failed) = watch::channel(false);
         let fails = Arc::new(fails);
-        let (disk, mut threads) = Disk::start(Box::new(log), store, inbox.clone(), Arc::clone(&fails))
-            .map_err(EngineError::Thread)?;
+        let (disk, mut threads) =
+            Disk::start(wrap(log), store, inbox.clone(), Arc::clone(&fails)).map_err(EngineError::Thread)?;
         let sessions = Sessions::default();
         let clock = Clock::start();
         let mut effects = Vec::new();
@@ -156,6 +169,7 @@ impl Engine {
             leadership,
             members,
             failed,
+            space: Space::new(directory),
             clock,
             threads,
         })))
@@ -166,6 +180,10 @@ impl Engine {
     /// # Errors
     /// The core's refusal; unavailable where the engine has stopped.
     pub async fn request(&self, request: Request) -> Result<Response, ApiError> {
+        // Any other manager passes it on to the one that leads.
+        if matches!(*self.0.leadership.borrow(), Leadership::Leader { .. }) {
+            self.0.space.admit(&request)?;
+        }
         let (reply, answer) = oneshot::channel();
         self.put(Item::Request(request, reply, self.permit().await))?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
@@ -183,6 +201,14 @@ impl Engine {
         let session = self.0.sessions.open(node, self.clone());
         let event = Event::SessionOpened { session: session.id(), node, registration };
         self.event(event).await.map(|()| session)
+    }
+
+    /// Whether this manager's disk has space for something new, such as an image.
+    ///
+    /// # Errors
+    /// It has not; the text is for the operator.
+    pub fn check_space(&self) -> Result<(), ApiError> {
+        self.0.space.check()
     }
 
     /// Sends to a node that has a session with this manager. False: it has none, or is too slow and was cut.
@@ -369,3 +395,6 @@ impl Outlet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

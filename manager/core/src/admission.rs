@@ -123,6 +123,13 @@ impl Request {
         )
     }
 
+    /// Whether it adds to what a manager has to store. What removes something must go on when the disk is nearly full.
+    pub fn needs_space(&self) -> bool {
+        let removes =
+            matches!(self, Self::RemoveNode { .. } | Self::RemoveService { .. } | Self::RemoveImage { .. });
+        !removes && !self.is_read()
+    }
+
     pub(crate) fn is_read(&self) -> bool {
         match self {
             Self::GetCluster

@@ -56,6 +56,7 @@ impl ImageService for ImageCalls {
         &self,
         request: Request<Streaming<v1::LoadImageRequest>>,
     ) -> Result<Response<v1::LoadImageResponse>, Status> {
+        self.engine.check_space().map_err(|error| from_api(&error))?;
         let (sender, pieces) = mpsc::channel(MAX_CHUNKS);
         let uploading = tokio::spawn(upload(request.into_inner(), sender));
         let loaded = self.images.load(Upload { pieces, rest: Bytes::new() }).await;
@@ -68,6 +69,7 @@ impl ImageService for ImageCalls {
         &self,
         request: Request<v1::PullImageRequest>,
     ) -> Result<Response<Self::PullStream>, Status> {
+        self.engine.check_space().map_err(|error| from_api(&error))?;
         let name = request.into_inner().name;
         let (steps, stream) = mpsc::channel(MAX_STEPS);
         let images = self.images.clone();

@@ -7,4 +7,5 @@ mod joining;
 mod logs;
 mod recovery;
 mod services;
+mod space;
 mod support;
