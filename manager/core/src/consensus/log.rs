@@ -82,8 +82,10 @@ impl Log {
         if first.index > self.checkpoint + 1 {
             return Err(RecoverError::LogBehind { checkpoint: self.checkpoint, first: first.index });
         }
-        if last.index < self.checkpoint {
-            // A snapshot was installed and the log behind it not yet deleted.
+        let at_checkpoint = records.iter().find(|record| record.index == self.checkpoint);
+        let forked = at_checkpoint.is_some_and(|record| record.term != self.truncated.1);
+        if last.index < self.checkpoint || forked {
+            // A snapshot was installed and the log that it replaces not yet deleted.
             return Ok(());
         }
         for (expected, record) in (first.index..).zip(records) {
@@ -297,6 +299,7 @@ mod tests {
         check(Some(checkpoint(4, 2)), 5..=9, 4, "5..=9 commit 4");
         check(Some(checkpoint(4, 2)), 2..=9, 3, "3..=9 commit 4");
         check(Some(checkpoint(9, 2)), 2..=6, 6, "10..=9 commit 9");
+        check(Some(checkpoint(4, 3)), 2..=9, 3, "5..=4 commit 4");
         check(Some(checkpoint(4, 2)), 6..=9, 4, "at index 4, but the log begins at 6");
         check(None, 2..=3, 2, "at index 0, but the log begins at 2");
         check(None, 1..=3, 4, "index 4 is committed, but the log ends at 3");
