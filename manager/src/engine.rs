@@ -397,4 +397,6 @@ impl Outlet {
 }
 
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod tests;

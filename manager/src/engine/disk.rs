@@ -17,7 +17,7 @@ pub struct Disk {
     checkpoints: mpsc::Sender<CheckpointWork>,
 }
 
-enum LogWork {
+pub(super) enum LogWork {
     Persist(Persist),
     Truncate(u64),
 }
@@ -29,7 +29,7 @@ enum CheckpointWork {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum WriteError {
+pub(super) enum WriteError {
     #[error("cannot write the log")]
     Log(#[from] LogError),
     #[error("cannot write a received snapshot")]
@@ -52,10 +52,10 @@ impl Disk {
         let checkpoint_thread = std::thread::Builder::new()
             .name("manager-state".to_owned())
             .spawn(move || writer.run(&checkpoint_work))?;
-        let writer = LogWriter { log, inbox, failure, checkpoints: checkpoints.clone() };
+        let writer = LogWriter { log, inbox, install: installer(checkpoints.clone()) };
         let log_thread = std::thread::Builder::new()
             .name("manager-log".to_owned())
-            .spawn(move || writer.run(&log_work))?;
+            .spawn(move || writer.run(&log_work, &failure))?;
         Ok((Self { log: log_sender, checkpoints }, vec![log_thread, checkpoint_thread]))
     }
 
@@ -94,28 +94,38 @@ impl Failure {
     }
 }
 
-struct LogWriter {
-    log: Box<dyn LogStore>,
-    inbox: mpsc::Sender<Item>,
-    failure: Failure,
-    checkpoints: mpsc::Sender<CheckpointWork>,
+/// Makes a received snapshot durable in place of the state.
+pub(super) type Install = Box<dyn FnMut(CheckpointState) -> Result<(), WriteError> + Send>;
+
+fn installer(checkpoints: mpsc::Sender<CheckpointWork>) -> Install {
+    Box::new(move |state| {
+        let (done, answer) = mpsc::channel();
+        checkpoints.send(CheckpointWork::Replace(state, done)).map_err(|_| WriteError::Gone)?;
+        Ok(answer.recv().map_err(|_| WriteError::Gone)??)
+    })
+}
+
+pub(super) struct LogWriter {
+    pub log: Box<dyn LogStore>,
+    pub inbox: mpsc::Sender<Item>,
+    pub install: Install,
 }
 
 impl LogWriter {
-    fn run(mut self, work: &mpsc::Receiver<LogWork>) {
+    fn run(mut self, work: &mpsc::Receiver<LogWork>, failure: &Failure) {
         while let Ok(first) = work.recv() {
             if let Err(error) = self.group(first, work) {
-                self.failure.report(&error);
+                failure.report(&error);
                 return;
             }
         }
         if let Err(error) = self.log.close() {
-            self.failure.report(&WriteError::from(error));
+            failure.report(&WriteError::from(error));
         }
     }
 
     /// Everything that waits, with one sync.
-    fn group(&mut self, first: LogWork, work: &mpsc::Receiver<LogWork>) -> Result<(), WriteError> {
+    pub fn group(&mut self, first: LogWork, work: &mpsc::Receiver<LogWork>) -> Result<(), WriteError> {
         let mut written = Vec::new();
         let mut must_sync = false;
         let mut truncate = None;
@@ -146,9 +156,7 @@ impl LogWriter {
     fn append(&mut self, persist: Persist) -> Result<(), WriteError> {
         if let Some(state) = persist.checkpoint {
             let index = state.index;
-            let (done, answer) = mpsc::channel();
-            self.checkpoints.send(CheckpointWork::Replace(state, done)).map_err(|_| WriteError::Gone)?;
-            answer.recv().map_err(|_| WriteError::Gone)??;
+            (self.install)(state)?;
             self.log.reset(index)?;
         }
         Ok(self.log.append(persist.hard_state.as_ref(), &persist.entries)?)

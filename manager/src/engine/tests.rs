@@ -48,7 +48,7 @@ impl LogStore for SlowLog {
     }
 }
 
-fn new_node(number: u128) -> NewNode {
+pub fn new_node(number: u128) -> NewNode {
     NewNode {
         id: NodeId::from_u128(number),
         role: NodeRole::Manager,
@@ -61,6 +61,18 @@ fn new_node(number: u128) -> NewNode {
             version: "test".to_owned(),
         },
         manager_address: Some(format!("192.168.0.{number}:2377")),
+    }
+}
+
+pub fn create_cluster() -> CreateCluster {
+    CreateCluster {
+        id: ClusterId::from_u128(7),
+        root_certificate: "certificate".to_owned(),
+        root_key: "key".to_owned(),
+        join: JoinSecrets { worker: "w".repeat(25), manager: "m".repeat(25) },
+        gateway_pool: "10.192.0.0/10".parse().unwrap(),
+        heartbeat_ms: 200,
+        node: new_node(1),
     }
 }
 
@@ -96,16 +108,7 @@ impl Three {
             engines.push(engine);
             paces.push(pace);
         }
-        let create = CreateCluster {
-            id: ClusterId::from_u128(7),
-            root_certificate: "certificate".to_owned(),
-            root_key: "key".to_owned(),
-            join: JoinSecrets { worker: "w".repeat(25), manager: "m".repeat(25) },
-            gateway_pool: "10.192.0.0/10".parse().unwrap(),
-            heartbeat_ms: 200,
-            node: new_node(1),
-        };
-        engines[0].request(Request::CreateCluster(Box::new(create))).await.unwrap();
+        engines[0].request(Request::CreateCluster(Box::new(create_cluster()))).await.unwrap();
         for number in 2..=3 {
             engines[0].request(Request::AdmitNode(new_node(number))).await.unwrap();
         }

@@ -41,6 +41,8 @@ struct Platter {
     operations: usize,
     /// The operation at which the power goes.
     cut_at: Option<usize>,
+    /// For disks that are made of this one.
+    cut_of_copies: Option<usize>,
     /// Syncs fail from here on, as those of a dying disk.
     syncs_fail: bool,
     /// File of the last write.
@@ -66,6 +68,11 @@ impl FaultyDisk {
     /// The power goes at that operation: it is begun, and nothing after it happens.
     pub fn cut_at(&self, operation: usize) {
         self.platter().cut_at = Some(operation);
+    }
+
+    /// The power of what [`FaultyDisk::after_cut`] makes of this disk goes at that operation.
+    pub fn set_cut_of_copies(&self, operation: Option<usize>) {
+        self.platter().cut_of_copies = operation;
     }
 
     pub fn operations(&self) -> usize {
@@ -107,8 +114,9 @@ impl FaultyDisk {
                 change.apply(&mut names);
             }
         }
-        let files = platter.files;
-        let platter = Platter { files, names: names.clone(), durable_names: names, ..Platter::default() };
+        let (files, cut_at) = (platter.files, platter.cut_of_copies);
+        let platter =
+            Platter { cut_at, files, names: names.clone(), durable_names: names, ..Platter::default() };
         Self(Arc::new(Mutex::new(platter)))
     }
 
