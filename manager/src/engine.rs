@@ -129,7 +129,8 @@ impl Engine {
         if checkpoint.is_some() && !SegmentLog::exists(&log_path).map_err(failed)? {
             return Err(EngineError::LogGone { path: log_path });
         }
-        let (log, held) = SegmentLog::open(&log_path).map_err(failed)?;
+        let (mut log, mut held) = SegmentLog::open(&log_path).map_err(failed)?;
+        disk::finish_install(&mut log, &mut held, checkpoint.as_ref()).map_err(failed)?;
         let recovered = Recovered { checkpoint, hard_state: held.hard_state, entries: held.entries };
 
         let (inbox, events) = mpsc::channel();

@@ -9,7 +9,7 @@ use tracing::error;
 
 use super::Item;
 use crate::checkpoint::{CheckpointError, CheckpointStore};
-use crate::log::{LogError, LogStore};
+use crate::log::{self, LogError, LogStore};
 
 /// The way to both threads. Dropping it ends them, after what is queued.
 pub struct Disk {
@@ -36,6 +36,24 @@ pub(super) enum WriteError {
     Snapshot(#[from] CheckpointError),
     #[error("the checkpoint thread is gone")]
     Gone,
+}
+
+/// Finishes what a crash may have cut off: a received snapshot was installed, and the log that it replaces was not yet
+/// reset. What comes after the snapshot must not be appended to that.
+pub(super) fn finish_install(
+    log: &mut impl LogStore,
+    held: &mut log::Recovered,
+    checkpoint: Option<&CheckpointState>,
+) -> Result<(), LogError> {
+    let (Some(checkpoint), Some(last)) = (checkpoint, held.entries.last()) else { return Ok(()) };
+    let at_checkpoint = held.entries.iter().find(|entry| entry.index == checkpoint.index);
+    let forked = at_checkpoint.is_some_and(|entry| entry.term != checkpoint.term);
+    if last.index < checkpoint.index || forked {
+        held.entries.clear();
+        log.reset(checkpoint.index)?;
+        log.sync()?;
+    }
+    Ok(())
 }
 
 impl Disk {

@@ -17,7 +17,7 @@ use swarm_manager_core::{ManagerCore, first_raft_id};
 use swarm_model::{Image, NodeId, Platform, Timestamp};
 
 use super::Item;
-use super::disk::{LogWork, LogWriter};
+use super::disk::{LogWork, LogWriter, finish_install};
 use super::tests::{create_cluster, new_node};
 use crate::log::SegmentLog;
 use crate::log::faulty::{FaultyDisk, Left};
@@ -113,12 +113,15 @@ impl World {
     /// A process begins on what its disk holds. After a power cut it always can.
     fn start(&mut self, index: usize) {
         let (disk, state) = (self.members[index].disk.clone(), Arc::clone(&self.members[index].state));
-        let opened = SegmentLog::open_on(disk, SEGMENT);
+        let checkpoint = state.lock().unwrap().clone();
+        let opened = SegmentLog::open_on(disk, SEGMENT).and_then(|(mut log, mut held)| {
+            finish_install(&mut log, &mut held, checkpoint.as_ref())?;
+            Ok((log, held))
+        });
         let (log, held) = match opened {
             Ok(opened) => opened,
             Err(error) => return assert!(!self.members[index].disk.has_power(), "manager {index}: {error}"),
         };
-        let checkpoint = state.lock().unwrap().clone();
         let recovered = Recovered { checkpoint, hard_state: held.hard_state, entries: held.entries };
         self.seed = self.seed.wrapping_add(1);
         let node_id = NodeId::from_u128(index as u128 + 1);
@@ -254,6 +257,19 @@ impl World {
         numbers.take_while(done).map(|number| image(number).name).collect()
     }
 
+    /// Runs until all managers hold the same state.
+    fn converge(&mut self, what: &str) {
+        for _ in 0..MAX_STEPS {
+            let processes = self.members.iter().filter_map(|member| member.process.as_ref());
+            let states: BTreeSet<(u64, u64)> = processes.map(|process| process.core.fingerprint()).collect();
+            if states.len() == 1 && self.live() == self.members.len() {
+                return;
+            }
+            (0..20).for_each(|_| self.step());
+        }
+        panic!("{what}: the managers' states differ");
+    }
+
     fn images(&mut self, quorum: usize) -> BTreeSet<String> {
         self.listed = None;
         assert!(self.insist(&Request::ListImages, quorum), "a majority is there");
@@ -336,4 +352,40 @@ fn three_managers_lose_nothing_to_a_power_cut() {
 #[test]
 fn five_managers_lose_nothing_to_a_power_cut() {
     check_cuts(5, 1);
+}
+
+/// A member that was away for so long that it is sent everything, and whose power goes while it takes it.
+#[test]
+fn a_power_cut_in_the_middle_of_a_received_snapshot_leaves_the_old_state_or_the_new_one() {
+    const AWAY: usize = 2;
+    let mut random = StdRng::seed_from_u64(9);
+    let mut world = founded(3);
+    world.members[AWAY].process = None;
+    // A checkpoint is cut after a thousand entries, and five hundred are kept for those who are only a little behind.
+    for round in 0..1_050 {
+        let moved = Image { digest: format!("sha256:{round:064}"), ..image(round % 7) };
+        assert!(world.insist(&Request::PutImage(moved), 2));
+    }
+    let base = Disks::of(&world, &mut random);
+    let mut whole = base.start(0);
+    whole.converge("uncut");
+    assert!(whole.members[AWAY].state.lock().unwrap().is_some(), "it was sent a snapshot");
+    let operations = whole.members[AWAY].disk.operations();
+    assert!(operations > 6, "{operations}");
+    for cut in 0..operations {
+        let what = format!("cut at {cut} of {operations}");
+        base.0[AWAY].0.set_cut_of_copies(Some(cut));
+        let mut world = base.start(0);
+        base.0[AWAY].0.set_cut_of_copies(None);
+        for _ in 0..MAX_STEPS {
+            if world.members[AWAY].process.is_none() {
+                break;
+            }
+            world.step();
+        }
+        let mut again = Disks::of(&world, &mut random).start(100);
+        assert_eq!(again.write(200..202, 2).len(), 2, "{what}");
+        again.converge(&what);
+        Disks::of(&again, &mut random).start(200).converge(&what);
+    }
 }
