@@ -3,3 +3,4 @@
 
 pub mod bench;
 pub mod e2e;
+pub mod load;

@@ -1,30 +1,26 @@
 //! How long a cluster of three real managers accepts no write after its leader was killed, under write load; and that no
 //! acknowledged write is lost by it.
 //!
-//! Writers update one service each, over the managers' local sockets, so most writes are forwarded by followers. A probe
-//! that begins at the moment of the kill writes at a surviving manager: what counts is when its first write is
-//! acknowledged. After each failure, and at the end, every service must show what was acknowledged last.
+//! A probe that begins at the moment of the kill writes at a surviving manager: what counts is when its first write is
+//! acknowledged.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use swarm_proto::v1;
 use swarm_proto::v1::nodes_client::NodesClient;
-use swarm_proto::v1::services_client::ServicesClient;
 use tokio::runtime::Runtime;
-use tonic::transport::Channel;
 
 use super::Report;
 use super::figures::Times;
-use super::operator::{Operator, service_spec};
+use super::operator::Operator;
 use crate::e2e::{Cluster, Options as ClusterOptions};
+use crate::load::{Tally, Writer};
 
 const MANAGERS: u16 = 3;
-/// The label that every write raises.
-const LABEL: &str = "write";
 /// For a leader to be there, or a killed manager to be back.
 const LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
@@ -38,14 +34,6 @@ pub struct Options {
     /// Clients that write all the time
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     clients: u16,
-}
-
-/// What all writers together did.
-#[derive(Debug, Default)]
-struct Tally {
-    acknowledged: AtomicU64,
-    lost: AtomicU64,
-    stop: AtomicBool,
 }
 
 /// # Errors
@@ -75,6 +63,8 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     }
     let lost = tally.lost.load(Ordering::Relaxed);
     ensure!(lost == 0, "{lost} acknowledged writes are lost");
+    let invented = tally.invented.load(Ordering::Relaxed);
+    ensure!(invented == 0, "{invented} writes are there that nobody made");
     Ok(report(options, gaps, &tally))
 }
 
@@ -135,110 +125,4 @@ async fn try_leader_of_all(socket: &Path) -> anyhow::Result<Option<u16>> {
     let leader = nodes.iter().find(|node| node.leader).and_then(|node| node.engine.as_ref());
     let number = leader.and_then(|engine| engine.hostname.strip_prefix("node-")?.parse().ok());
     Ok(number.filter(|_| reachable + 1 == usize::from(MANAGERS)))
-}
-
-/// One client with a service of its own.
-struct Writer {
-    name: String,
-    sockets: Vec<PathBuf>,
-    /// Which socket is next.
-    at: usize,
-    client: Option<ServicesClient<Channel>>,
-    /// As last read or written.
-    service: v1::Service,
-    /// Raised by the last write that was acknowledged to this.
-    acknowledged: u64,
-}
-
-impl Writer {
-    fn new(name: &str, sockets: Vec<PathBuf>, at: usize) -> Self {
-        let (name, service) = (name.to_owned(), v1::Service::default());
-        Self { name, sockets, at, client: None, service, acknowledged: 0 }
-    }
-
-    async fn write_until_told(mut self, tally: Arc<Tally>) -> anyhow::Result<()> {
-        while !tally.stop.load(Ordering::Relaxed) {
-            match self.write().await {
-                Ok(()) => {
-                    tally.acknowledged.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(_) => self.look(&tally).await,
-            }
-        }
-        let end = Instant::now() + LIMIT;
-        while self.find().await.is_err() {
-            ensure!(Instant::now() < end, "{} cannot be read at the end", self.name);
-            tokio::time::sleep(POLL).await;
-        }
-        self.check(&tally);
-        Ok(())
-    }
-
-    /// What the failed write left: what was acknowledged before it must be there.
-    async fn look(&mut self, tally: &Tally) {
-        self.client = None;
-        match self.find().await {
-            Ok(()) => self.check(tally),
-            Err(_) => tokio::time::sleep(RETRY).await,
-        }
-    }
-
-    fn check(&self, tally: &Tally) {
-        let lost = self.acknowledged.saturating_sub(self.value());
-        tally.lost.fetch_add(lost, Ordering::Relaxed);
-    }
-
-    fn value(&self) -> u64 {
-        let label = self.service.spec.as_ref().and_then(|spec| spec.labels.get(LABEL));
-        label.and_then(|value| value.parse().ok()).unwrap_or(0)
-    }
-
-    async fn client(&mut self) -> anyhow::Result<ServicesClient<Channel>> {
-        if let Some(client) = &self.client {
-            return Ok(client.clone());
-        }
-        let socket = &self.sockets[self.at % self.sockets.len()];
-        self.at += 1;
-        let client = ServicesClient::new(Operator::connect(socket).await?.channel());
-        self.client = Some(client.clone());
-        Ok(client)
-    }
-
-    /// Reads the service; makes it the first time.
-    async fn find(&mut self) -> anyhow::Result<()> {
-        let mut client = self.client().await?;
-        match client.get(v1::GetServiceRequest { service: self.name.clone() }).await {
-            Ok(found) => self.service = found.into_inner(),
-            Err(status) if status.code() == tonic::Code::NotFound && self.acknowledged == 0 => {
-                let image =
-                    v1::ImageRef { name: "shop/web:1".to_owned(), no_resolve: true, ..Default::default() };
-                let spec = Some(service_spec(&self.name, image, 0));
-                let request = v1::CreateServiceRequest { spec, request_id: String::new() };
-                let created = client.create(request).await?.into_inner().service;
-                self.service = created.context("no service in the answer")?;
-            }
-            Err(status) => {
-                self.client = None;
-                return Err(status.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Raises the label by one.
-    async fn write(&mut self) -> anyhow::Result<()> {
-        if self.service.id.is_empty() {
-            self.find().await?;
-        }
-        let next = self.value() + 1;
-        let mut spec = self.service.spec.clone().context("a service has a spec")?;
-        spec.labels.insert(LABEL.to_owned(), next.to_string());
-        let version = self.service.meta.map_or(0, |meta| meta.version);
-        let update =
-            v1::UpdateServiceRequest { service_id: self.service.id.clone(), version, spec: Some(spec) };
-        let updated = self.client().await?.update(update).await?.into_inner().service;
-        self.service = updated.context("no service in the answer")?;
-        self.acknowledged = next;
-        Ok(())
-    }
 }
