@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use swarm_model::NodeRole;
+use swarm_model::{NodeRole, Timestamp};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
@@ -33,6 +33,8 @@ pub struct Managers {
     known: Arc<Mutex<Known>>,
     /// What the managers say that this node is to be.
     role: Arc<watch::Sender<Option<NodeRole>>>,
+    /// When they removed this node.
+    removed: Arc<watch::Sender<Option<Timestamp>>>,
     /// The last connection for image content.
     content: Arc<Mutex<Option<(String, Channel)>>>,
 }
@@ -49,7 +51,13 @@ impl Managers {
     pub fn new(
         dial: impl Fn(String) -> BoxFuture<'static, Result<Channel, UnreachableError>> + Send + Sync + 'static,
     ) -> Self {
-        Self { dial: Arc::new(dial), known: Arc::default(), role: Arc::default(), content: Arc::default() }
+        Self {
+            dial: Arc::new(dial),
+            known: Arc::default(),
+            role: Arc::default(),
+            removed: Arc::default(),
+            content: Arc::default(),
+        }
     }
 
     pub(crate) async fn dial(&self, manager: &str) -> Result<Channel, UnreachableError> {
@@ -86,6 +94,16 @@ impl Managers {
     /// What the managers say that this node is to be; `None` until they have said it.
     pub fn role(&self) -> watch::Receiver<Option<NodeRole>> {
         self.role.subscribe()
+    }
+
+    pub(crate) fn set_removed(&self, at: Timestamp) {
+        self.removed.send_if_modified(|known| known.replace(at) != Some(at));
+    }
+
+    /// When the managers removed this node from the cluster; `None`: it is a member, as far as it knows. Whoever runs the
+    /// agent ends it then.
+    pub fn removed(&self) -> watch::Receiver<Option<Timestamp>> {
+        self.removed.subscribe()
     }
 
     /// `host:port` of every known manager, the session's first.

@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use swarm_agent_core::{Closed, Event, SessionId};
-use swarm_model::{ManagerMessage, Registration};
+use swarm_model::{ManagerMessage, Registration, Timestamp};
 use swarm_proto::v1 as wire;
 use swarm_proto::v1::sessions_client::SessionsClient;
 use tokio::sync::mpsc;
@@ -23,6 +23,8 @@ const OUTBOUND_LIMIT: usize = 1_024;
 const MESSAGE_LIMIT_BYTES: usize = 64 << 20;
 /// Trailer in which a manager that does not lead names the leader.
 const LEADER_TRAILER: &str = "swarm-leader";
+/// Trailer in which a manager tells a node that was removed when that was.
+const REMOVED_TRAILER: &str = "swarm-removed";
 
 /// The current session, if there is one. Dropping it hangs up.
 pub(crate) struct Sessions {
@@ -96,12 +98,12 @@ async fn run(
     // The registration is in `messages` by now or soon; the manager answers once it has it.
     let inbound = match client.open(ReceiverStream::new(messages)).await {
         Ok(response) => response.into_inner(),
-        Err(status) => return reason(manager, &status),
+        Err(status) => return reason(manager, &status, managers),
     };
     let ended = receive(session, inbound, manager, managers, answers, logs).await;
     match ended {
         Ok(()) => Closed::Failed(format!("manager {manager} ended the session")),
-        Err(SessionError::Status(status)) => reason(manager, &status),
+        Err(SessionError::Status(status)) => reason(manager, &status, managers),
         Err(SessionError::Message(error)) => {
             Closed::Failed(format!("manager {manager} sent a message that is not valid: {error}"))
         }
@@ -145,7 +147,11 @@ async fn receive(
     Ok(())
 }
 
-fn reason(manager: &str, status: &Status) -> Closed {
+fn reason(manager: &str, status: &Status, managers: &Managers) -> Closed {
+    if let Some(at) = removed_at(status) {
+        managers.set_removed(at);
+        return Closed::Removed;
+    }
     match status.code() {
         Code::FailedPrecondition => {
             let leader = status.metadata().get(LEADER_TRAILER).and_then(|leader| leader.to_str().ok());
@@ -153,4 +159,10 @@ fn reason(manager: &str, status: &Status) -> Closed {
         }
         _ => Closed::Failed(format!("manager {manager}: {}", status.message())),
     }
+}
+
+/// A manager that proved to be one of this cluster says that the node was removed, and when.
+fn removed_at(status: &Status) -> Option<Timestamp> {
+    let at = status.metadata().get(REMOVED_TRAILER).filter(|_| status.code() == Code::PermissionDenied)?;
+    at.to_str().ok()?.parse().ok().map(Timestamp::from_micros)
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use swarm_manager_core::api::{ApiError, Request, Response};
 use swarm_manager_core::door::{
-    Config, Effect, Event, Leadership, Member, Publication, Recovered, RequestId,
+    Config, Effect, Event, Leadership, Member, Publication, Recovered, RemovedNodes, RequestId,
 };
 use swarm_manager_core::{ManagerCore, StartError};
 use swarm_model::{ManagerMessage, NodeId, Registration};
@@ -87,6 +87,7 @@ struct Shared {
     publications: broadcast::Sender<Arc<Publication>>,
     leadership: watch::Receiver<Leadership>,
     members: watch::Receiver<Vec<Member>>,
+    removed: watch::Receiver<RemovedNodes>,
     failed: watch::Receiver<bool>,
     space: Space,
     clock: Clock,
@@ -137,6 +138,7 @@ impl Engine {
         let (publications, _) = broadcast::channel(PUBLICATIONS_KEPT);
         let (leads, leadership) = watch::channel(Leadership::Follower { leader: None });
         let (knows, members) = watch::channel(Vec::new());
+        let (refuses, removed) = watch::channel(RemovedNodes::default());
         let (fails, failed) = watch::channel(false);
         let fails = Arc::new(fails);
         let (disk, mut threads) =
@@ -153,6 +155,7 @@ impl Engine {
             publications: publications.clone(),
             leads,
             knows,
+            refuses,
             fails,
         };
         let core_thread = std::thread::Builder::new()
@@ -169,6 +172,7 @@ impl Engine {
             publications,
             leadership,
             members,
+            removed,
             failed,
             space: Space::new(directory),
             clock,
@@ -244,6 +248,11 @@ impl Engine {
         self.0.members.clone()
     }
 
+    /// Nodes to refuse, whatever their certificates say.
+    pub fn removed(&self) -> watch::Receiver<RemovedNodes> {
+        self.0.removed.clone()
+    }
+
     pub fn clock(&self) -> Clock {
         self.0.clock
     }
@@ -309,6 +318,7 @@ struct Outlet {
     publications: broadcast::Sender<Arc<Publication>>,
     leads: watch::Sender<Leadership>,
     knows: watch::Sender<Vec<Member>>,
+    refuses: watch::Sender<RemovedNodes>,
     fails: Arc<watch::Sender<bool>>,
 }
 
@@ -389,6 +399,7 @@ impl Outlet {
             Effect::Publish(publication) => drop(self.publications.send(Arc::new(publication))),
             Effect::Leadership(leadership) => drop(self.leads.send(leadership)),
             Effect::Members(members) => drop(self.knows.send(members)),
+            Effect::Removed(removed) => drop(self.refuses.send(removed)),
             Effect::Stop { reason } => {
                 error!(reason, "the manager stops: it must not go on");
                 let _ = self.fails.send(true);

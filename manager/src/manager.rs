@@ -23,8 +23,8 @@ use swarm_manager_core::door::{Config, Leadership};
 use swarm_manager_core::first_raft_id;
 use swarm_model::{Availability, ClusterId, EngineDescription, JoinSecrets, NodeId, NodeRole, NodeSpec};
 use swarm_pki::{
-    Authority, AuthorityError, Credentials, CredentialsError, Dialler, JoinSecret, NodeIdentity, NodeKey,
-    SigningRequest, TlsError, server_config,
+    Authority, AuthorityError, Credentials, CredentialsError, Dialler, Expelled, JoinSecret, NodeIdentity,
+    NodeKey, SigningRequest, TlsError, server_config,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -206,12 +206,14 @@ impl Manager {
             logs: Logs::new(engine.clone()),
             authority: ClusterAuthority::new(engine.clone()),
             peers: peers.clone(),
+            expelled: Expelled::default(),
             stopping: CancellationToken::new(),
         };
         let serving = services.serve(listener, Arc::clone(&tls), identity.cluster);
         let tasks = vec![
             tokio::spawn(clean_up_once(engine.clone(), services.images.clone())),
             tokio::spawn(services.images.clone().replicate()),
+            tokio::spawn(expel(engine.clone(), services.expelled.clone())),
             tokio::spawn(peers.follow(engine, losses)),
         ];
         info!(node.id = %identity.node, address = %port, "the manager is up");
@@ -332,6 +334,15 @@ impl Founding {
         let chain = authority.issue(&request, &identity, now).map_err(ManagerError::Authority)?;
         let credentials = key.certified(&chain, authority.root_pem()).map_err(ManagerError::Credentials)?;
         Ok(Self { authority, root_key, credentials })
+    }
+}
+
+/// Cuts the connections of nodes that are removed.
+async fn expel(engine: Engine, expelled: Expelled) {
+    let mut removed = engine.removed();
+    removed.mark_changed();
+    while removed.changed().await.is_ok() {
+        expelled.set(removed.borrow_and_update().iter().map(|(node, _)| *node));
     }
 }
 

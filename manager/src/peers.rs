@@ -203,7 +203,7 @@ impl Peers {
 
     fn connect(&self, raft_id: u64, address: Address) -> mpsc::Sender<Bytes> {
         let (queue, messages) = mpsc::channel(MAX_QUEUED);
-        let (this, own) = (self.clone(), queue.clone());
+        let (this, own) = (self.clone(), queue.downgrade());
         self.0.runtime.spawn(async move {
             let end = this.deliver(raft_id, &address, messages).await;
             if let Err(error) = end {
@@ -212,7 +212,9 @@ impl Peers {
             let _ = this.0.lost.try_send(raft_id);
             tokio::time::sleep(REDIAL_PAUSE).await;
             if let Some(peer) = this.table().get_mut(&raft_id)
-                && peer.queue.as_ref().is_some_and(|queue| queue.same_channel(&own))
+                && own
+                    .upgrade()
+                    .is_some_and(|own| peer.queue.as_ref().is_some_and(|queue| queue.same_channel(&own)))
             {
                 peer.queue = None;
             }

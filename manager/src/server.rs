@@ -24,7 +24,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use swarm_model::ClusterId;
-use swarm_pki::accept_tls;
+use swarm_pki::{Expelled, accept_tls};
 use swarm_proto::v1;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -63,6 +63,8 @@ pub struct Services {
     pub logs: Logs,
     pub authority: ClusterAuthority,
     pub peers: Peers,
+    /// Whose connections are cut.
+    pub expelled: Expelled,
     /// Ends every stream when the manager stops.
     pub stopping: CancellationToken,
 }
@@ -85,7 +87,7 @@ impl Services {
             ($($module:ident::$server:ident($calls:expr);)*) => {$(
                 let service = v1::$module::$server::new($calls)
                     .max_decoding_message_size(MAX_MESSAGE_BYTES);
-                routes.add_service(Guarded::new(Led::new(service, forward.clone()), door));
+                routes.add_service(Guarded::new(Led::new(service, forward.clone()), door, engine().removed()));
             )*};
         }
         add! {
@@ -110,7 +112,7 @@ impl Services {
         config: Arc<ArcSwap<ServerConfig>>,
         cluster: ClusterId,
     ) -> JoinHandle<()> {
-        let incoming = accept_tls(listener, config, cluster);
+        let incoming = accept_tls(listener, config, cluster, self.expelled.clone());
         let stopping = self.stopping.clone().cancelled_owned();
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))

@@ -42,7 +42,9 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
 
     let roles = {
         let node = Arc::clone(&node);
-        tokio::spawn(async move { tokio::join!(node.follow_role(), node.stay_certified()) })
+        tokio::spawn(
+            async move { tokio::join!(node.follow_role(), node.follow_removal(), node.stay_certified()) },
+        )
     };
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),

@@ -5,12 +5,13 @@ mod departure;
 mod doctor;
 mod local;
 mod membership;
+mod removal;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use swarm_model::EngineDescription;
+use swarm_model::{EngineDescription, Timestamp};
 use swarm_pki::Credentials;
 use tokio::sync::{Mutex, Notify, watch};
 use tracing::{info, warn};
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::door::ManagerDoor;
 pub use local::LocalService;
 use membership::{Membership, Place};
+use removal::Removal;
 
 /// Before a change of role is tried again.
 const ROLE_RETRY: Duration = Duration::from_millis(500);
@@ -46,6 +48,10 @@ pub struct Node {
     membership: Mutex<Option<Membership>>,
     /// The managers may have said that the node is to be something else.
     news: Arc<Notify>,
+    /// The managers may have said that the node is a member no more.
+    removals: Arc<Notify>,
+    /// What the node was until the managers removed it.
+    removal: Mutex<Option<Removal>>,
     /// Raised when the node's manager cannot go on.
     failure: watch::Sender<Option<String>>,
 }
@@ -64,11 +70,20 @@ impl Node {
             change: Mutex::new(()),
             membership: Mutex::new(None),
             news: Arc::default(),
+            removals: Arc::default(),
+            removal: Mutex::new(None),
             failure: watch::Sender::new(None),
         };
         let Some(record) = place.record()? else { return Ok(node) };
         let credentials = Credentials::load(&place.credentials())?
             .with_context(|| format!("{} is missing", place.credentials().display()))?;
+        if let Some(at) = record.removed_at.map(Timestamp::from_micros) {
+            let identity = credentials.identity();
+            let removal = Removal { node: identity.node, cluster: identity.cluster, at };
+            warn!(node.id = %removal.node, "{removal}");
+            *node.removal.lock().await = Some(removal);
+            return Ok(node);
+        }
         let membership = Membership::resume(
             &node.config,
             record.clone(),
@@ -178,6 +193,13 @@ impl Node {
         tokio::spawn(async move {
             while role.changed().await.is_ok() {
                 news.notify_one();
+            }
+        });
+        let (mut removed, removals) = (membership.managers().removed(), Arc::clone(&self.removals));
+        removed.mark_changed();
+        tokio::spawn(async move {
+            while removed.changed().await.is_ok() {
+                removals.notify_one();
             }
         });
         if let Some(failed) = membership.failure() {

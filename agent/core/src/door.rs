@@ -186,6 +186,8 @@ pub enum PrepareFailure {
 pub enum Closed {
     /// That manager does not lead.
     NotLeader { leader: Option<String> },
+    /// The node is no member of the cluster any more.
+    Removed,
     /// Connection refused or lost, certificate refused, protocol broken … For the operator.
     Failed(String),
 }

@@ -14,6 +14,8 @@ use crate::{Closed, SessionId};
 /// 3 s after which a new leader takes a silent node for lost.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Whoever runs the agent ends it when the node was removed; should that not come about, managers are asked no more often.
+const REMOVED_PAUSE: Duration = Duration::from_secs(600);
 /// Leaders followed without a pause: more in a row means that managers disagree.
 const REDIRECT_LIMIT: u32 = 3;
 
@@ -145,6 +147,10 @@ impl Dialer {
             Closed::NotLeader { .. } => {
                 self.redirects = 0;
                 Some(self.pause(now, "the managers have no leader now".to_owned()))
+            }
+            Closed::Removed => {
+                self.last_error = "this node was removed from the cluster".to_owned();
+                Some(now + REMOVED_PAUSE)
             }
             Closed::Failed(error) => Some(self.pause(now, error)),
         }

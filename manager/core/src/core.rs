@@ -24,7 +24,7 @@ use crate::consensus::{Consensus, RecoverError};
 use crate::door::{Config, Effect, Event, Leadership, Recovered, RequestId};
 use crate::leader::Leader;
 use crate::randomness::Ids;
-use crate::store::{DecodeError, Store};
+use crate::store::{DecodeError, RemovedNodes, Store};
 use crate::watch::Watch;
 use checkpoints::Checkpoints;
 pub(crate) use members::{Council, wanted};
@@ -47,6 +47,8 @@ pub struct ManagerCore {
     /// Term and leader when last looked at.
     reign: (u64, Option<u64>),
     council: Council,
+    /// As last told to the shell.
+    told_removed: RemovedNodes,
     watch: Watch,
     checkpoints: Checkpoints,
     /// Set for good when the disk failed or the log cannot be understood.
@@ -93,6 +95,7 @@ impl ManagerCore {
             announced: None,
             reign: (0, None),
             council: Council::default(),
+            told_removed: RemovedNodes::default(),
             watch: Watch::default(),
             checkpoints,
             stopped: false,
@@ -103,6 +106,7 @@ impl ManagerCore {
         core.run_rounds(effects);
         core.announce(effects);
         core.tell_members(effects);
+        core.tell_removed(effects);
         Ok(core)
     }
 

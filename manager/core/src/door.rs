@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use swarm_model::{AgentMessage, ManagerMessage, NodeId, Registration};
+use swarm_model::{AgentMessage, ManagerMessage, NodeId, Registration, Timestamp};
 
 use crate::api::{ApiError, Change, Request, Response};
+pub use crate::store::RemovedNodes;
 
 /// What a core is told once, when it is made.
 #[derive(Debug, Clone)]
@@ -154,6 +155,9 @@ pub enum Effect {
     Leadership(Leadership),
     /// All managers that this one may speak to, itself included; replaces what was told before.
     Members(Vec<Member>),
+    /// Nodes that are to be refused from now on, whatever their certificates say; replaces what was told before. Comes
+    /// before the reply to whoever removed one.
+    Removed(RemovedNodes),
     /// This manager must not go on; the reason is for the operator. The process ends itself.
     Stop {
         reason: String,
@@ -219,8 +223,10 @@ pub enum Leadership {
 pub enum CloseReason {
     #[error("this manager does not lead the cluster")]
     NotLeader { leader: Option<u64> },
-    #[error("node {0} is not a member of this cluster; it was removed, or never joined")]
+    #[error("node {0} is not a member of this cluster")]
     UnknownNode(NodeId),
+    #[error("node {node} was removed from the cluster")]
+    Removed { node: NodeId, at: Timestamp },
     #[error("node {0} opened a newer session")]
     Superseded(NodeId),
     #[error("the role of node {0} changed: its certificate has to be renewed")]

@@ -7,6 +7,7 @@ mod action;
 mod apply;
 mod indexes;
 mod object;
+mod removed;
 mod service;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -23,6 +24,7 @@ use crate::door::{ObjectKey, StoredObject};
 pub(crate) use action::{Action, NewTask, Payload, ServiceUpdate};
 pub(crate) use apply::{Applied, ApplyError, Changed};
 pub(crate) use object::DecodeError;
+pub use removed::RemovedNodes;
 pub(crate) use service::ServiceRecord;
 
 use indexes::Indexes;
@@ -37,6 +39,7 @@ pub(crate) struct Store {
     clock: Timestamp,
     cluster: Option<Arc<Cluster>>,
     nodes: OrdMap<NodeId, Arc<Node>>,
+    removed: RemovedNodes,
     services: OrdMap<ServiceId, ServiceRecord>,
     tasks: OrdMap<TaskId, Arc<Task>>,
     images: OrdMap<String, Arc<Image>>,
@@ -52,6 +55,7 @@ impl PartialEq for Store {
             && self.clock == other.clock
             && self.cluster == other.cluster
             && self.nodes == other.nodes
+            && self.removed == other.removed
             && self.services == other.services
             && self.tasks == other.tasks
             && self.images == other.images
@@ -88,6 +92,11 @@ impl Store {
 
     pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
         self.nodes.get(&id)
+    }
+
+    /// Nodes that were members, and are refused.
+    pub fn removed_nodes(&self) -> &RemovedNodes {
+        &self.removed
     }
 
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Arc<Node>> {
@@ -207,6 +216,7 @@ impl Store {
             .into_iter()
             .chain(self.cluster.iter().map(|_| Key::Cluster))
             .chain(self.nodes.keys().map(|id| Key::Node(*id)))
+            .chain(self.removed.iter().map(|(id, _)| Key::RemovedNode(*id)))
             .chain(self.services.keys().map(|id| Key::Service(*id)))
             .chain(self.tasks.keys().map(|id| Key::Task(*id)))
             .chain(self.images.keys().map(|name| Key::Image(name.clone())));

@@ -194,7 +194,8 @@ impl World {
                 Effect::Session { .. }
                 | Effect::CloseSession { .. }
                 | Effect::Publish(_)
-                | Effect::Members(_) => {}
+                | Effect::Members(_)
+                | Effect::Removed(_) => {}
             }
         }
         if let Ok(first) = process.work.1.try_recv()

@@ -6,14 +6,17 @@ use std::task::{Context, Poll};
 
 use futures_util::future::Either;
 use http::{Request, Response};
+use swarm_manager_core::door::RemovedNodes;
 use swarm_model::NodeRole;
 use swarm_pki::Caller;
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
 use super::forward;
+use super::status::refuse_removed;
 
 /// Kinds of callers that a call is open to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,11 +102,25 @@ fn check(path: &str, caller: Option<Caller>) -> Result<(), Status> {
     }
 }
 
+/// # Errors
+/// PERMISSION_DENIED, with the time of the removal in the trailer, for a node that was removed: its certificate outlives
+/// its membership.
+fn check_member(caller: Option<Caller>, removed: &RemovedNodes) -> Result<(), Status> {
+    match caller {
+        Some(Caller::Node(identity)) => match removed.get(identity.node) {
+            Some(record) => Err(refuse_removed(identity.node, record.at)),
+            None => Ok(()),
+        },
+        Some(Caller::Operator | Caller::Anyone) | None => Ok(()),
+    }
+}
+
 /// A service behind the table.
 #[derive(Debug, Clone)]
 pub struct Guarded<S> {
     service: S,
     door: Door,
+    removed: watch::Receiver<RemovedNodes>,
 }
 
 /// Where calls come in.
@@ -116,8 +133,19 @@ pub enum Door {
 }
 
 impl<S> Guarded<S> {
-    pub fn new(service: S, door: Door) -> Self {
-        Self { service, door }
+    pub fn new(service: S, door: Door, removed: watch::Receiver<RemovedNodes>) -> Self {
+        Self { service, door, removed }
+    }
+
+    /// # Errors
+    /// PERMISSION_DENIED where the caller is a node that was removed, or where the table does not let it in. Of a call
+    /// that is forwarded, the manager that forwards it and whoever it speaks for are both looked at.
+    fn admit(&self, request: &mut Request<Body>) -> Result<(), Status> {
+        let caller = |request: &Request<Body>| request.extensions().get::<Caller>().copied();
+        check_member(caller(request), &self.removed.borrow())?;
+        forward::unwrap(request);
+        check_member(caller(request), &self.removed.borrow())?;
+        check(request.uri().path(), caller(request))
     }
 }
 
@@ -141,9 +169,7 @@ where
         if self.door == Door::Local {
             request.extensions_mut().insert(Caller::Operator);
         }
-        forward::unwrap(&mut request);
-        let caller = request.extensions().get::<Caller>().copied();
-        match check(request.uri().path(), caller) {
+        match self.admit(&mut request) {
             Ok(()) => Either::Left(self.service.call(request)),
             Err(status) => Either::Right(ready(Ok(status.into_http()))),
         }

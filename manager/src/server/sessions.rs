@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
-use super::status::{from_api, from_convert, not_leader};
+use super::status::{from_api, from_convert, not_leader, refuse_removed};
 use crate::engine::{AgentSession, Engine};
 use crate::peers::Peers;
 
@@ -134,6 +134,7 @@ impl Outbound {
                 let address = leader.and_then(|leader| self.peers.address(leader));
                 not_leader(message, address.as_deref())
             }
+            CloseReason::Removed { node, at } => refuse_removed(*node, *at),
             CloseReason::UnknownNode(_) => Status::permission_denied(message),
             CloseReason::Superseded(_) | CloseReason::RoleChanged(_) => Status::aborted(message),
             CloseReason::Silent(_) => Status::deadline_exceeded(message),

@@ -3,6 +3,7 @@
 
 use http::HeaderMap;
 use swarm_manager_core::api::ApiError;
+use swarm_model::{NodeId, Timestamp};
 use swarm_proto::convert::ConvertError;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -11,6 +12,8 @@ use crate::images::ImageError;
 use crate::text::chain;
 
 const LEADER_TRAILER: &str = "swarm-leader";
+/// When the calling node was removed, microseconds since 1970.
+const REMOVED_TRAILER: &str = "swarm-removed";
 
 /// For calls of operators.
 pub fn from_api(error: &ApiError) -> Status {
@@ -52,6 +55,13 @@ pub fn from_image(error: &ImageError) -> Status {
         ImageError::Store(_) | ImageError::Interrupted => Code::Internal,
     };
     Status::new(code, chain(error))
+}
+
+/// For a node that was removed: it is to stop what it runs, and to ask no more.
+pub fn refuse_removed(node: NodeId, at: Timestamp) -> Status {
+    let mut status = Status::permission_denied(format!("node {node} was removed from the cluster"));
+    status.metadata_mut().insert(REMOVED_TRAILER, at.as_micros().into());
+    status
 }
 
 /// For nodes, which go to the leader that the trailer names; empty where it is not known.

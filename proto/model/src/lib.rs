@@ -25,7 +25,10 @@ pub use cluster::{Cluster, JoinSecrets};
 pub use id::{ClusterId, Id, NodeId, ParseIdError, ServiceId, TaskId};
 pub use image::Image;
 pub use name::{NameError, service_name};
-pub use node::{Availability, EngineDescription, Node, NodeRole, NodeSpec, NodeState, Platform};
+pub use node::{
+    Availability, EngineDescription, MAX_CERTIFICATE_LIFE, Node, NodeRole, NodeSpec, NodeState, Platform,
+    RemovedNode,
+};
 pub use placement::{Constraint, ConstraintError, ConstraintKey, Operator, Placement, SpreadBy};
 pub use policy::{FailureAction, RestartCondition, RestartPolicy, UpdateOrder, UpdatePolicy};
 pub use port::{HostPort, PortMode, PortSpec, Protocol};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +80,26 @@ pub struct Node {
     /// For managers: its number among the Raft members. A node that becomes a manager again gets another one.
     #[serde(default)]
     pub raft_id: Option<u64>,
+}
+
+/// Longest life of a node's certificate: Swarm's default.
+pub const MAX_CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// What is kept of a node that was removed, for as long as a certificate of it may be valid: so long it is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedNode {
+    pub at: Timestamp,
+    /// From here on, none of its certificates is valid.
+    pub until: Timestamp,
+}
+
+impl RemovedNode {
+    /// Clocks of managers may differ by so much.
+    const MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+    pub fn new(at: Timestamp) -> Self {
+        Self { at, until: at + MAX_CERTIFICATE_LIFE + Self::MARGIN }
+    }
 }
 
 impl Node {

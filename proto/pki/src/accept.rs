@@ -21,6 +21,7 @@ use tokio_stream::Stream;
 use tracing::{debug, warn};
 
 use crate::caller::{Caller, Connection};
+use crate::expelled::Expelled;
 use crate::identity::NodeIdentity;
 
 /// A handshake takes one round trip; this is for the slowest of links.
@@ -28,7 +29,7 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes under way. One costs about 0.2 ms of CPU, so this is well over a second of work for one core only when
 /// all of them are honest; the others wait in the kernel's backlog.
 const MAX_HANDSHAKES: usize = 1_024;
-/// Connections of callers without a certificate, and how long each may last. A join takes two short calls, so whoever
+/// Connections of callers without a certificate, or with that of a node that was removed, and how long each may last. A join takes two short calls, so whoever
 /// holds places without need loses them, and the others get their turn.
 const MAX_ANONYMOUS: usize = 256;
 const ANONYMOUS_LIFE: Duration = Duration::from_secs(30);
@@ -62,11 +63,12 @@ impl<S> Drop for Connections<S> {
     }
 }
 
-/// Accepts members of `cluster`, and callers without a certificate. Must be called within a tokio runtime.
+/// Accepts members of `cluster`, and callers without a certificate; ends the connections of members that are expelled. Must be called within a tokio runtime.
 pub fn accept_tls(
     listener: TcpListener,
     config: Arc<ArcSwap<ServerConfig>>,
     cluster: ClusterId,
+    expelled: Expelled,
 ) -> TlsConnections {
     let (sender, ready) = mpsc::channel(MAX_READY);
     let accepting = tokio::spawn(async move {
@@ -82,11 +84,11 @@ pub fn accept_tls(
                 }
             };
             let (sender, acceptor) = (sender.clone(), TlsAcceptor::from(config.load_full()));
-            let anonymous = Arc::clone(&anonymous);
+            let (anonymous, expelled) = (Arc::clone(&anonymous), expelled.clone());
             tokio::spawn(async move {
                 match tokio::time::timeout(
                     HANDSHAKE_TIMEOUT,
-                    shake_hands(stream, acceptor, cluster, anonymous),
+                    shake_hands(stream, acceptor, cluster, anonymous, &expelled),
                 )
                 .await
                 {
@@ -106,19 +108,26 @@ async fn shake_hands(
     acceptor: TlsAcceptor,
     cluster: ClusterId,
     anonymous: Arc<Semaphore>,
+    expelled: &Expelled,
 ) -> io::Result<Connection<TlsStream<TcpStream>>> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
-    let Some(certificate) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) else {
+    let passing = |stream, caller| {
         let place = anonymous.try_acquire_owned();
         let place = place.map_err(|_| io::Error::other("too many callers without a certificate"))?;
-        return Ok(Connection::passing(stream, Caller::Anyone, ANONYMOUS_LIFE, place));
+        Ok(Connection::passing(stream, caller, ANONYMOUS_LIFE, place))
+    };
+    let Some(certificate) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) else {
+        return passing(stream, Caller::Anyone);
     };
     let identity = NodeIdentity::of(certificate).map_err(io::Error::other)?;
     if identity.cluster != cluster {
         return Err(io::Error::other(format!("a member of another cluster, {}", identity.cluster)));
     }
-    Ok(Connection::new(stream, Caller::Node(identity)))
+    match expelled.enter(identity.node) {
+        Some(cut) => Ok(Connection::of_member(stream, identity, cut)),
+        None => passing(stream, Caller::Node(identity)),
+    }
 }
 
 /// Accepts root, and whoever runs this process. Must be called within a tokio runtime.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
+use crate::expelled::Cut;
 use crate::identity::NodeIdentity;
 
 /// The proven identity of a connection's other side.
@@ -31,19 +33,30 @@ pub struct Connection<S> {
     caller: Caller,
     /// When it ends, whatever is under way.
     until: Option<Pin<Box<Sleep>>>,
+    /// Ends it when its node is removed from the cluster.
+    cut: Option<Arc<Cut>>,
     /// Its place among the connections of its kind.
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<S> Connection<S> {
     pub(crate) fn new(stream: S, caller: Caller) -> Self {
-        Self { stream, caller, until: None, _place: None }
+        Self { stream, caller, until: None, cut: None, _place: None }
+    }
+
+    /// For as long as its node is a member.
+    pub(crate) fn of_member(stream: S, identity: NodeIdentity, cut: Arc<Cut>) -> Self {
+        Self { cut: Some(cut), ..Self::new(stream, Caller::Node(identity)) }
     }
 
     /// One of few, and not for long.
     pub(crate) fn passing(stream: S, caller: Caller, life: Duration, place: OwnedSemaphorePermit) -> Self {
         let until = Some(Box::pin(tokio::time::sleep(life)));
-        Self { stream, caller, until, _place: Some(place) }
+        Self { stream, caller, until, cut: None, _place: Some(place) }
+    }
+
+    fn is_cut(&self, context: &Context<'_>) -> bool {
+        self.cut.as_ref().is_some_and(|cut| cut.is_done(context))
     }
 }
 
@@ -66,6 +79,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        if self.is_cut(context) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -76,6 +92,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.is_cut(context) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -84,6 +103,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_cut(context) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
     }
 
@@ -102,12 +124,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
+    use swarm_model::{ClusterId, NodeId, NodeRole};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::expelled::Expelled;
 
     #[tokio::test(start_paused = true)]
     async fn a_passing_connection_ends_by_itself_and_gives_its_place_back() {
@@ -122,5 +144,22 @@ mod tests {
         assert_eq!(places.available_permits(), 0);
         drop(connection);
         assert_eq!(places.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_ends_when_its_node_is_expelled() {
+        let (node, cluster) = (NodeId::from_u128(1), ClusterId::from_u128(2));
+        let identity = NodeIdentity { node, role: NodeRole::Worker, cluster };
+        let expelled = Expelled::default();
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let mut connection = Connection::of_member(ours, identity, expelled.enter(node).unwrap());
+        let reading = tokio::spawn(async move { connection.read_u8().await });
+        tokio::task::yield_now().await;
+        expelled.set([NodeId::from_u128(9)]);
+        tokio::task::yield_now().await;
+        assert!(!reading.is_finished());
+        expelled.set([node, NodeId::from_u128(9)]);
+        assert_eq!(reading.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert!(expelled.enter(node).is_none());
     }
 }

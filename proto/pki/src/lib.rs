@@ -10,6 +10,7 @@ mod authority;
 mod caller;
 mod credentials;
 mod dial;
+mod expelled;
 mod identity;
 mod join;
 mod tls;
@@ -22,6 +23,7 @@ pub use authority::{Authority, AuthorityError, NODE_CERTIFICATE_LIFE, SigningReq
 pub use caller::{Caller, Connection};
 pub use credentials::{Credentials, CredentialsError, NodeKey};
 pub use dial::{CONNECT_TIMEOUT, DialError, Dialler};
+pub use expelled::Expelled;
 pub use identity::{IdentityError, NodeIdentity};
 pub use join::{AnswerError, JoinError, JoinRequest, Joined, join, renew};
 pub use tls::{TlsError, client_config, server_config};

@@ -103,6 +103,9 @@ async fn info(client: &Client, format: &Format) -> Result<()> {
         return Err(Failure::failed("this node is in no cluster")
             .next("swarmctl cluster init   or: swarmctl cluster join --token …"));
     }
+    if !local.notice.is_empty() {
+        eprintln!("{}", local.notice);
+    }
     let role = if local.role() == v1::NodeRole::Manager { "manager" } else { "worker" };
     let mut fields: Vec<(&'static str, String)> = vec![
         ("Cluster", local.cluster_id.clone()),

@@ -35,6 +35,11 @@ impl LocalService {
         if let Some(membership) = &*node.membership.lock().await {
             membership.describe(&mut status);
         }
+        if let Some(removal) = &*node.removal.lock().await {
+            status.node_id = removal.node.to_string();
+            status.cluster_id = removal.cluster.to_string();
+            status.notice = removal.to_string();
+        }
         Response::new(status)
     }
 
@@ -57,7 +62,13 @@ impl LocalService {
             gateway_pool: pool.trunc(),
             availability: Availability::from(availability),
         };
-        let record = Record { advertise, data_address, managers: vec![advertise.to_string()], seat: None };
+        let record = Record {
+            advertise,
+            data_address,
+            managers: vec![advertise.to_string()],
+            seat: None,
+            removed_at: None,
+        };
         let membership =
             Membership::found(&node.config, record, node.engine(data_address), bootstrap, &node.door).await?;
         info!(node.id = %membership.credentials().identity().node, "cluster made");
@@ -80,7 +91,7 @@ impl LocalService {
         let joined = super::membership::join(token, managers.clone(), &engine, advertise).await?;
         let managers = if joined.managers.is_empty() { managers } else { joined.managers };
         let seat = joined.raft_id.map(|raft_id| Seat { raft_id, joined: false });
-        let record = Record { advertise, data_address, managers, seat };
+        let record = Record { advertise, data_address, managers, seat, removed_at: None };
         let entered = Membership::enter(&node.config, record, engine, joined.credentials, &node.door);
         let membership = entered.await?;
         info!(node.id = %membership.credentials().identity().node, "joined the cluster");
@@ -89,6 +100,9 @@ impl LocalService {
     }
 
     async fn refuse_member(&self) -> Result<(), Status> {
+        if let Some(removal) = &*self.0.removal.lock().await {
+            return Err(Status::failed_precondition(removal.to_string()));
+        }
         match &*self.0.membership.lock().await {
             None => Ok(()),
             Some(membership) => Err(Status::failed_precondition(format!(
@@ -141,10 +155,12 @@ impl Local for LocalService {
         let node = &self.0;
         let _change = node.change.lock().await;
         let leaving = match &*node.membership.lock().await {
+            // Nobody is left to ask.
+            None if node.removal.lock().await.is_some() => None,
             None => return Err(Status::failed_precondition("this node is in no cluster")),
-            Some(member) => (member.credentials().identity().node, member.manager().cloned()),
+            Some(member) => member.manager().cloned().map(|one| (member.credentials().identity().node, one)),
         };
-        if let (id, Some(manager)) = leaving
+        if let Some((id, manager)) = leaving
             && !request.into_inner().force
         {
             departure::step_back(id, &manager).await?;
@@ -153,6 +169,7 @@ impl Local for LocalService {
             member.stop(&node.door, true).await;
         }
         Place::new(&node.config).forget().map_err(|error| told(&error))?;
+        *node.removal.lock().await = None;
         info!("left the cluster");
         Ok(Response::new(v1::LeaveResponse {}))
     }

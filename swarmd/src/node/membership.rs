@@ -35,6 +35,9 @@ pub struct Record {
     /// Of a manager that was not the cluster's first.
     #[serde(default)]
     pub seat: Option<Seat>,
+    /// When the managers removed the node, microseconds since 1970. It is in no cluster then, but for what it kept.
+    #[serde(default)]
+    pub removed_at: Option<u64>,
 }
 
 /// A manager's place among the others.
@@ -98,7 +101,7 @@ impl Place {
         self.note(record)
     }
 
-    fn note(&self, record: &Record) -> anyhow::Result<()> {
+    pub fn note(&self, record: &Record) -> anyhow::Result<()> {
         let (path, new) = (self.record_file(), self.0.join("node.json.new"));
         let written = || {
             std::fs::write(&new, serde_json::to_vec_pretty(record)?)?;

@@ -23,6 +23,12 @@ impl Desk<'_> {
                 )))
             };
         }
+        if self.store.removed_nodes().get(new.id).is_some() {
+            return Err(ApiError::FailedPrecondition(format!(
+                "node {} was removed from this cluster; it joins again with a new key, and so as a new node",
+                new.id
+            )));
+        }
         if new.role == NodeRole::Manager {
             self.check_manager_count()?;
         }

@@ -99,6 +99,17 @@ impl ManagerCore {
     }
 }
 
+impl ManagerCore {
+    /// Whom the shell is to refuse.
+    pub(super) fn tell_removed(&mut self, effects: &mut Vec<Effect>) {
+        let removed = self.store.removed_nodes();
+        if !removed.is_same(&self.told_removed) {
+            self.told_removed = removed.clone();
+            effects.push(Effect::Removed(removed.clone()));
+        }
+    }
+}
+
 impl Council {
     pub fn status(&self, raft_id: Option<u64>, role: NodeRole, leader: u64) -> Option<ManagerStatus> {
         let Some(id) = raft_id else {

@@ -49,6 +49,7 @@ impl ManagerCore {
                     .stop("a snapshot of the leader cannot be read: this manager is older than it", effects);
             }
         }
+        self.tell_removed(effects);
         self.checkpoints.replaced(state.index);
     }
 
@@ -72,6 +73,7 @@ impl ManagerCore {
             }
         };
         let applied = self.store.apply(entry.index, payload);
+        self.tell_removed(effects);
         self.note_applied(&applied, effects);
         if let Some(proposer) = entry.proposal.and_then(|proposal| self.writes.take(proposal)) {
             self.settle_proposal(proposer, applied, effects);

@@ -15,7 +15,10 @@ impl ManagerCore {
     ) {
         let reason = match &mut self.leader {
             None => CloseReason::NotLeader { leader: self.consensus.leader() },
-            Some(_) if self.store.node(node).is_none() => CloseReason::UnknownNode(node),
+            Some(_) if self.store.node(node).is_none() => match self.store.removed_nodes().get(node) {
+                Some(removed) => CloseReason::Removed { node, at: removed.at },
+                None => CloseReason::UnknownNode(node),
+            },
             Some(leader) => {
                 return leader.open_session(
                     session,

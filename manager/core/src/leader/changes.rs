@@ -76,7 +76,10 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(session) = self.fleet.remove(node.id) {
-            effects.push(Effect::CloseSession { session, reason: CloseReason::UnknownNode(node.id) });
+            let removed = store.removed_nodes().get(node.id);
+            let at = removed.map_or(Timestamp::ZERO, |removed| removed.at);
+            effects
+                .push(Effect::CloseSession { session, reason: CloseReason::Removed { node: node.id, at } });
         }
         self.assignments.close(node.id);
         self.mesh.disconnect(node.id);

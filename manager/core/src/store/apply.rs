@@ -117,7 +117,7 @@ impl Store {
                 self.seat_manager(stamp, node, address, raft_id)
             }
             Action::UnseatManager { node, raft_id } => self.unseat_manager(stamp, node, raft_id),
-            Action::RemoveNode { node } => self.remove_node(node),
+            Action::RemoveNode { node } => self.remove_node(stamp, node),
             Action::CreateService(service) => self.create_service(stamp, *service),
             Action::UpdateService(update) => self.update_service(stamp, *update),
             Action::SetUpdateStatus { service, revision, update } => {

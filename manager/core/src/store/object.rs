@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use swarm_model::{Cluster, Id, Image, Node, NodeId, ServiceId, Task, TaskId};
+use swarm_model::{Cluster, Id, Image, Node, NodeId, RemovedNode, ServiceId, Task, TaskId};
 
 use super::service::share_spec;
 use super::{ServiceRecord, Store};
@@ -18,6 +18,7 @@ const NODE: u8 = 2;
 const SERVICE: u8 = 3;
 const TASK: u8 = 4;
 const IMAGE: u8 = 5;
+const REMOVED_NODE: u8 = 6;
 
 /// Names one object of the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +29,7 @@ pub(super) enum Key {
     Service(ServiceId),
     Task(TaskId),
     Image(String),
+    RemovedNode(NodeId),
 }
 
 /// A stored object that this version cannot read.
@@ -53,6 +55,7 @@ impl Key {
             Self::Service(id) => with_id(SERVICE, id.0),
             Self::Task(id) => with_id(TASK, id.0),
             Self::Image(name) => [&[IMAGE][..], name.as_bytes()].concat(),
+            Self::RemovedNode(id) => with_id(REMOVED_NODE, id.0),
         }))
     }
 }
@@ -76,6 +79,7 @@ impl Store {
             Key::Service(id) => self.services.get(id).map(encode),
             Key::Task(id) => self.tasks.get(id).map(|task| encode(&**task)),
             Key::Image(name) => self.images.get(name).map(|image| encode(&**image)),
+            Key::RemovedNode(id) => self.removed.get(*id).map(|record| encode(&(*id, *record))),
         }?;
         Some(StoredObject { key: key.encode(), value })
     }
@@ -97,6 +101,10 @@ impl Store {
             Some(&IMAGE) => {
                 let image: Image = decode(object)?;
                 self.images.insert(image.name.clone(), Arc::new(image));
+            }
+            Some(&REMOVED_NODE) => {
+                let (id, record): (NodeId, RemovedNode) = decode(object)?;
+                self.removed.insert(id, record);
             }
             Some(_) | None => return Err(DecodeError::Table(object.key.0.to_vec())),
         }

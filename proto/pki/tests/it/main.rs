@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use swarm_model::{ClusterId, NodeId, NodeRole};
 use swarm_pki::{
-    Authority, Caller, Credentials, Dialler, JoinError, JoinRequest, JoinSecret, JoinToken, NodeIdentity,
-    NodeKey, SigningRequest, accept_tls, join, server_config,
+    Authority, Caller, Credentials, Dialler, Expelled, JoinError, JoinRequest, JoinSecret, JoinToken,
+    NodeIdentity, NodeKey, SigningRequest, accept_tls, join, server_config,
 };
 use swarm_proto::v1;
 use swarm_proto::v1::certificate_authority_client::CertificateAuthorityClient;
@@ -115,7 +115,7 @@ async fn serve(cluster: Cluster, credentials: &Credentials) -> Server {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let config = Arc::new(ArcSwap::new(server_config(credentials).unwrap()));
-    let incoming = accept_tls(listener, config, cluster.id);
+    let incoming = accept_tls(listener, config, cluster.id, Expelled::default());
     let (token, callers) = (cluster.token, Arc::default());
     let door = Door { cluster, callers: Arc::clone(&callers) };
     let router = tonic::transport::Server::builder().add_service(CertificateAuthorityServer::new(door));

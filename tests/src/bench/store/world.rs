@@ -90,6 +90,7 @@ impl World {
                     | Effect::Publish(_)
                     | Effect::Leadership(_)
                     | Effect::Members(_)
+                    | Effect::Removed(_)
                     | Effect::Stop { .. } => {}
                 }
             }

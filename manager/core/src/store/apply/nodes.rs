@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_model::{EngineDescription, Node, NodeId, NodeRole, NodeSpec};
+use swarm_model::{EngineDescription, Node, NodeId, NodeRole, NodeSpec, RemovedNode};
 
 use super::{ApplyError, Changed, Result, Stamp};
 use crate::members;
@@ -100,13 +100,16 @@ impl Store {
     }
 
     /// Its tasks stay for the orchestrator to end and replace.
-    pub(super) fn remove_node(&mut self, id: NodeId) -> Result {
+    pub(super) fn remove_node(&mut self, stamp: Stamp, id: NodeId) -> Result {
         if self.is_last_manager(self.nodes.get(&id).ok_or(ApplyError::Gone("node"))?) {
             return Err(ApplyError::LastManager);
         }
         let node = self.nodes.remove(&id).ok_or(ApplyError::Gone("node"))?;
         self.indexes.remove_node(&node);
         self.unsaved.insert(Key::Node(id));
+        self.removed.insert(id, RemovedNode::new(stamp.at));
+        self.unsaved.insert(Key::RemovedNode(id));
+        self.unsaved.extend(self.removed.expire(stamp.at).into_iter().map(Key::RemovedNode));
         Ok(Changed::NodeRemoved(node))
     }
 }

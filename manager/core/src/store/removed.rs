@@ -1,0 +1,64 @@
+//! Nodes that were removed, as long as a certificate of theirs may be valid: every manager refuses them.
+
+use imbl::OrdMap;
+use swarm_model::{NodeId, RemovedNode, Timestamp};
+
+/// Records that are kept. Beyond it the one that expires first goes: the leader refuses who is no member all the same.
+const MAX_REMOVED: usize = 65_536;
+
+/// The records. A clone is cheap, and stays as it is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RemovedNodes(OrdMap<NodeId, RemovedNode>);
+
+impl RemovedNodes {
+    pub fn get(&self, node: NodeId) -> Option<&RemovedNode> {
+        self.0.get(&node)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &RemovedNode)> {
+        self.0.iter()
+    }
+
+    /// Whether nothing changed between the two.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0) || self.0.is_empty() && other.0.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, node: NodeId, record: RemovedNode) {
+        self.0.insert(node, record);
+    }
+
+    /// Takes out what is not needed any more: whose certificates have expired, and what is too much.
+    pub(super) fn expire(&mut self, now: Timestamp) -> Vec<NodeId> {
+        let expired = self.0.iter().filter(|(_, record)| record.until <= now).map(|(node, _)| *node);
+        let mut gone: Vec<NodeId> = expired.collect();
+        if self.0.len() - gone.len() > MAX_REMOVED {
+            let first = self.0.iter().filter(|(_, record)| record.until > now);
+            gone.extend(first.min_by_key(|(node, record)| (record.until, **node)).map(|(node, _)| *node));
+        }
+        for node in &gone {
+            self.0.remove(node);
+        }
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_go_when_their_certificates_have_expired_or_there_are_too_many() {
+        let mut removed = RemovedNodes::default();
+        let at = |micros| RemovedNode { at: Timestamp::ZERO, until: Timestamp::from_micros(micros) };
+        removed.insert(NodeId::from_u128(1), at(10));
+        removed.insert(NodeId::from_u128(2), at(20));
+        assert_eq!(removed.expire(Timestamp::from_micros(9)), []);
+        assert_eq!(removed.expire(Timestamp::from_micros(10)), [NodeId::from_u128(1)]);
+        assert!(removed.get(NodeId::from_u128(1)).is_none() && removed.get(NodeId::from_u128(2)).is_some());
+        for number in 0..MAX_REMOVED {
+            removed.insert(NodeId::from_u128(100 + number as u128), at(30 + number as u64));
+        }
+        assert_eq!(removed.expire(Timestamp::from_micros(11)), [NodeId::from_u128(2)]);
+    }
+}
