@@ -178,8 +178,9 @@ where
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use prost::Message;
-    use swarm_model::{ClusterId, NodeId};
+    use swarm_model::{ClusterId, NodeId, RemovedNode, Timestamp};
     use swarm_pki::NodeIdentity;
 
     use super::*;
@@ -234,5 +235,88 @@ mod tests {
         assert_eq!(allowed(node(NodeRole::Manager)), of_managers);
         assert!(!allowed(Caller::Operator).contains(&"/swarm.v1.Sessions/Open"));
         assert!(allowed(Caller::Operator).contains(&"/swarm.v1.Services/Create"));
+    }
+
+    /// A service behind the door that answers whatever comes through.
+    fn answer_of(
+        path: &str,
+        door: Door,
+        caller: Option<Caller>,
+        stated: Option<&str>,
+    ) -> Option<tonic::Code> {
+        let removed = RemovedNode::new(Timestamp::from_micros(7));
+        let (_, removed) = watch::channel([(NodeId::from_u128(9), removed)].into_iter().collect());
+        let through = tower::service_fn(|_: Request<Body>| ready(Ok(Response::new(Body::empty()))));
+        let mut guarded = Guarded::new(through, door, removed);
+        let mut request = Request::builder().uri(path);
+        if let Some(stated) = stated {
+            request = request.header("swarm-caller", stated);
+        }
+        let mut request = request.body(Body::empty()).unwrap();
+        request.extensions_mut().extend(
+            caller
+                .map(|caller| {
+                    let mut extensions = http::Extensions::new();
+                    extensions.insert(caller);
+                    extensions
+                })
+                .unwrap_or_default(),
+        );
+        let response = guarded.call(request).now_or_never().unwrap().unwrap();
+        Status::from_header_map(response.headers()).map(|status| status.code())
+    }
+
+    fn removed(role: NodeRole) -> Caller {
+        let (node, cluster) = (NodeId::from_u128(9), ClusterId::from_u128(2));
+        Caller::Node(NodeIdentity { node, role, cluster })
+    }
+
+    #[test]
+    fn every_call_is_open_to_exactly_whom_it_is_declared_for() {
+        let denied = Some(tonic::Code::PermissionDenied);
+        let members = [node(NodeRole::Worker), node(NodeRole::Manager)];
+        for (path, audience) in TABLE {
+            for caller in members.into_iter().chain([Caller::Anyone, Caller::Operator]) {
+                let expect = if audience.includes(caller) { None } else { denied };
+                assert_eq!(
+                    answer_of(path, Door::Network, Some(caller), None),
+                    expect,
+                    "{path} of {caller:?}"
+                );
+            }
+            // Removed nodes get nothing at all, not even what everybody gets; nor does who has a removed node speak for it.
+            for role in [NodeRole::Worker, NodeRole::Manager] {
+                let caller = Some(removed(role));
+                assert_eq!(answer_of(path, Door::Network, caller, None), denied, "{path}, removed");
+                assert_eq!(
+                    answer_of(path, Door::Network, caller, Some("operator")),
+                    denied,
+                    "{path}, removed"
+                );
+            }
+            let manager = Some(node(NodeRole::Manager));
+            let stated = format!("manager {}", NodeId::from_u128(9));
+            assert_eq!(
+                answer_of(path, Door::Network, manager, Some(&stated)),
+                denied,
+                "{path}, for a removed one"
+            );
+            let worker = Some(node(NodeRole::Worker));
+            let expect = if audience.includes(node(NodeRole::Worker)) { None } else { denied };
+            assert_eq!(answer_of(path, Door::Network, worker, Some("operator")), expect, "{path}, a liar");
+            let local = if audience.includes(Caller::Operator) { None } else { denied };
+            assert_eq!(answer_of(path, Door::Local, None, None), local, "{path}, locally");
+            // A path is what is in the table, to the letter.
+            let (service, method) = path.rsplit_once('/').unwrap();
+            let (upper, encoded) = (path.to_uppercase(), format!("{service}%2f{method}"));
+            for malformed in
+                [&path[1..], &format!("/{path}"), &format!("{path}/"), &upper, &encoded, &path.to_lowercase()]
+            {
+                if malformed.parse::<http::Uri>().is_ok() && !malformed.starts_with("//") {
+                    let answer = answer_of(malformed, Door::Local, None, None);
+                    assert_eq!(answer, denied, "{malformed}");
+                }
+            }
+        }
     }
 }

@@ -349,6 +349,12 @@ impl Cluster {
         });
     }
 
+    /// SIGTERM to a node's `swarmd`, and its start.
+    pub fn restart_daemon(&mut self, number: u16) {
+        self.terminate(number);
+        self.restart(number);
+    }
+
     /// Pulls the node's cable; its processes go on.
     pub fn cut_off(&self, number: u16) {
         self.network().link_down(number).expect("a link to pull");

@@ -3,6 +3,7 @@
 mod bad_input;
 mod crashes;
 mod dev;
+mod identity;
 mod images;
 mod limits;
 mod main_job;

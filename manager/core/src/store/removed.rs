@@ -10,6 +10,12 @@ const MAX_REMOVED: usize = 65_536;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RemovedNodes(OrdMap<NodeId, RemovedNode>);
 
+impl FromIterator<(NodeId, RemovedNode)> for RemovedNodes {
+    fn from_iter<T: IntoIterator<Item = (NodeId, RemovedNode)>>(records: T) -> Self {
+        Self(records.into_iter().collect())
+    }
+}
+
 impl RemovedNodes {
     pub fn get(&self, node: NodeId) -> Option<&RemovedNode> {
         self.0.get(&node)
