@@ -18,6 +18,7 @@ use tracing::warn;
 pub use error::CheckpointError;
 use replica::{Replica, SEGMENT_BYTES};
 
+use crate::keys::DataKey;
 use crate::log::disk::{make_directory, sync_directory};
 use crate::text::chain;
 
@@ -32,17 +33,19 @@ pub struct CheckpointStore {
 }
 
 impl CheckpointStore {
-    /// Opens the store in `directory`, which is made if it does not exist, and reads the last checkpoint.
+    /// Opens the store in `directory`, which is made if it does not exist and is encrypted with `key`, and reads the last
+    /// checkpoint.
     ///
     /// # Errors
     /// The disk refused, or neither copy matches its checksums.
-    pub fn open(directory: &Path) -> Result<(Self, Option<CheckpointState>), CheckpointError> {
-        Self::open_with(directory, SEGMENT_BYTES)
+    pub fn open(directory: &Path, key: &DataKey) -> Result<(Self, Option<CheckpointState>), CheckpointError> {
+        Self::open_with(directory, SEGMENT_BYTES, key)
     }
 
     fn open_with(
         directory: &Path,
         segment_bytes: usize,
+        key: &DataKey,
     ) -> Result<(Self, Option<CheckpointState>), CheckpointError> {
         let io = |action| {
             let path = directory.to_owned();
@@ -51,25 +54,29 @@ impl CheckpointStore {
         make_directory(directory).map_err(io("create"))?;
         let [first_path, second_path] = COPIES.map(|name| directory.join(name));
         // While the first one is opened, and written by that, the second one is left alone; and the other way round.
-        let mut first = match Replica::open(&first_path, segment_bytes) {
+        let mut first = match Replica::open(&first_path, segment_bytes, key) {
             Ok(first) => first,
+            // The other one is, too.
+            Err(error @ CheckpointError::OtherKey { .. }) => return Err(error),
             Err(error) => {
                 tell_of_repair(&error);
                 copy_directory(&second_path, &directory.join(TEMPORARY), &first_path)
                     .map_err(io("repair"))?;
-                Replica::open(&first_path, segment_bytes).map_err(|second| CheckpointError::BothDamaged {
-                    path: directory.to_owned(),
-                    second: chain(&second),
-                    first: Box::new(error),
+                Replica::open(&first_path, segment_bytes, key).map_err(|second| {
+                    CheckpointError::BothDamaged {
+                        path: directory.to_owned(),
+                        second: chain(&second),
+                        first: Box::new(error),
+                    }
                 })?
             }
         };
-        let mut second = match Replica::open(&second_path, segment_bytes) {
+        let mut second = match Replica::open(&second_path, segment_bytes, key) {
             Ok(second) => second,
             Err(error) => {
                 tell_of_repair(&error);
                 remove_directory(&second_path).map_err(io("repair"))?;
-                Replica::open(&second_path, segment_bytes)?
+                Replica::open(&second_path, segment_bytes, key)?
             }
         };
         let index = |replica: &Replica| replica.head().map(|head| head.index);

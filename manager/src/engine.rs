@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 use tracing::error;
 
 use crate::checkpoint::{CheckpointError, CheckpointStore};
+use crate::keys::DataKey;
 use crate::log::{LogError, LogStore, SegmentLog};
 pub use clock::Clock;
 use disk::Disk;
@@ -108,29 +109,36 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Recovers the manager's state from `directory` (`log/` and `state/`, made if absent) and starts its threads.
+    /// Recovers the manager's state from `directory` (`log/` and `state/`, made if absent, encrypted with `key`) and
+    /// starts its threads.
     ///
     /// # Errors
     /// The disk refused or is damaged.
-    pub fn start(config: Config, directory: &Path, raft_out: RaftOut) -> Result<Self, EngineError> {
-        Self::start_on(config, directory, raft_out, |log| Box::new(log))
+    pub fn start(
+        config: Config,
+        directory: &Path,
+        key: &DataKey,
+        raft_out: RaftOut,
+    ) -> Result<Self, EngineError> {
+        Self::start_on(config, directory, key, raft_out, |log| Box::new(log))
     }
 
     /// With another log in front of the one in `directory`.
     fn start_on(
         config: Config,
         directory: &Path,
+        key: &DataKey,
         raft_out: RaftOut,
         wrap: impl FnOnce(SegmentLog) -> Box<dyn LogStore>,
     ) -> Result<Self, EngineError> {
         let (log_path, state_path) = (directory.join("log"), directory.join("state"));
-        let (store, checkpoint) = CheckpointStore::open(&state_path)
+        let (store, checkpoint) = CheckpointStore::open(&state_path, key)
             .map_err(|source| EngineError::Checkpoint { path: state_path, source })?;
         let failed = |source| EngineError::Log { path: log_path.clone(), source };
         if checkpoint.is_some() && !SegmentLog::exists(&log_path).map_err(failed)? {
             return Err(EngineError::LogGone { path: log_path });
         }
-        let (mut log, mut held) = SegmentLog::open(&log_path).map_err(failed)?;
+        let (mut log, mut held) = SegmentLog::open(&log_path, key).map_err(failed)?;
         disk::finish_install(&mut log, &mut held, checkpoint.as_ref()).map_err(failed)?;
         let recovered = Recovered { checkpoint, hard_state: held.hard_state, entries: held.entries };
 

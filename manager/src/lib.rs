@@ -15,7 +15,9 @@ pub mod engine;
 pub mod checkpoint;
 pub mod log;
 
+pub mod keys;
+
 mod text;
 
-pub use manager::{Bootstrap, Manager, ManagerConfig, ManagerError};
+pub use manager::{Bootstrap, Manager, ManagerConfig, ManagerError, put_leftovers_aside};
 pub use server::{Audience, Door, Guarded};

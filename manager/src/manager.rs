@@ -35,14 +35,15 @@ use tracing::info;
 use crate::authority::ClusterAuthority;
 use crate::engine::{Engine, EngineError};
 use crate::images::Images;
+use crate::keys::{KeyError, Keyring};
 use crate::logs::Logs;
 use crate::peers::Peers;
 use crate::server::{Door, Services};
 
 /// Where what an unfinished bootstrap left is kept, until the next one.
 const LEFTOVER: &str = "leftover";
-/// What [`Engine`] keeps.
-const STATE_DIRECTORIES: [&str; 2] = ["log", "state"];
+/// What [`Engine`] keeps, and the key to it.
+const STATE: [&str; 3] = ["log", "state", "data.key"];
 /// For a small fleet.
 const HEARTBEAT_MS: u32 = 1_000;
 /// For the first write of a new cluster: one election and one sync, on the slowest of disks.
@@ -101,6 +102,8 @@ pub enum ManagerError {
          one", path = path.display()
     )]
     NoLog { path: PathBuf },
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error("cannot set up TLS")]
     Tls(#[source] TlsError),
     #[error("the node's certificate is that of a worker")]
@@ -118,6 +121,7 @@ pub enum ManagerError {
 /// A running manager. Dropping it without [`Manager::stop`] is like losing power, but for the process that goes on.
 pub struct Manager {
     services: Services,
+    keyring: Keyring,
     tls: Arc<ArcSwap<ServerConfig>>,
     dialler: Dialler,
     port: SocketAddrV4,
@@ -139,7 +143,8 @@ impl Manager {
         make_directory(&config.directory)?;
         put_leftovers_aside(&config.directory)?;
         let founding = Founding::new()?;
-        let manager = Self::start(&config, listener, &founding.credentials)?;
+        let keyring = Keyring::create(&config.directory)?;
+        let manager = Self::start(&config, listener, &founding.credentials, keyring)?;
         let created = tokio::time::timeout(BOOTSTRAP_TIMEOUT, manager.create(&config, &bootstrap, &founding));
         match created.await.unwrap_or(Err(ManagerError::CreateTimeout)) {
             Ok(()) => {
@@ -157,13 +162,17 @@ impl Manager {
     ///
     /// # Errors
     /// The port is taken, or the disk refused or is damaged. Nothing is left running.
-    pub async fn open(config: ManagerConfig, credentials: &Credentials) -> Result<Self, ManagerError> {
+    pub async fn open(
+        config: ManagerConfig,
+        credentials: &Credentials,
+        keyring: Keyring,
+    ) -> Result<Self, ManagerError> {
         // Without it, an empty manager would come up, and deny that there is a cluster or forget whom it voted for.
         let log = config.directory.join("log");
         if !log.is_dir() {
             return Err(ManagerError::NoLog { path: log });
         }
-        Self::join(config, credentials).await
+        Self::join(config, credentials, keyring).await
     }
 
     /// Begins as a manager that the others admitted, and serves; it has its log from them. A join that was cut off goes
@@ -171,16 +180,21 @@ impl Manager {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub async fn join(config: ManagerConfig, credentials: &Credentials) -> Result<Self, ManagerError> {
+    pub async fn join(
+        config: ManagerConfig,
+        credentials: &Credentials,
+        keyring: Keyring,
+    ) -> Result<Self, ManagerError> {
         let listener = listen(config.listen).await?;
         make_directory(&config.directory)?;
-        Self::start(&config, listener, credentials)
+        Self::start(&config, listener, credentials, keyring)
     }
 
     fn start(
         config: &ManagerConfig,
         listener: TcpListener,
         credentials: &Credentials,
+        keyring: Keyring,
     ) -> Result<Self, ManagerError> {
         let identity = *credentials.identity();
         if identity.role != NodeRole::Manager {
@@ -192,7 +206,8 @@ impl Manager {
         let dialler = Dialler::new(credentials).map_err(ManagerError::Tls)?;
         let (peers, losses) = Peers::new(dialler.clone(), raft_id, config.advertise.clone());
         let core = Config { node_id: identity.node, raft_id, seed: random()?, tick: Config::TICK };
-        let engine = Engine::start(core, &config.directory, peers.outlet()).map_err(ManagerError::Engine)?;
+        let engine = Engine::start(core, &config.directory, keyring.key(), peers.outlet())
+            .map_err(ManagerError::Engine)?;
         let registries = RegistryOptions {
             insecure: config.insecure_registries.iter().cloned().collect(),
             ..RegistryOptions::default()
@@ -217,7 +232,8 @@ impl Manager {
             tokio::spawn(peers.follow(engine, losses)),
         ];
         info!(node.id = %identity.node, address = %port, "the manager is up");
-        Ok(Self { services, tls, dialler, port, tasks, serving: std::sync::Mutex::new(Some(serving)) })
+        let serving = std::sync::Mutex::new(Some(serving));
+        Ok(Self { services, keyring, tls, dialler, port, tasks, serving })
     }
 
     async fn create(
@@ -262,6 +278,11 @@ impl Manager {
     /// The services for the node's local socket, whose callers are operators: only root may be able to open it.
     pub fn local_routes(&self) -> Routes {
         self.services.routes(Door::Local)
+    }
+
+    /// What its disk is encrypted with.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 
     /// Where the TLS port is; of interest where port 0 was asked for.
@@ -371,11 +392,14 @@ fn make_directory(path: &Path) -> Result<(), ManagerError> {
     made.map_err(|source| ManagerError::Directory { path: path.to_owned(), source })
 }
 
-/// A bootstrap that was cut off may have made a cluster that no credentials belong to. It is kept once, not deleted:
-/// the daemon may be wrong about being in no cluster.
-fn put_leftovers_aside(directory: &Path) -> Result<(), ManagerError> {
+/// Before a manager begins: one that was cut off when it began may have left a state that no credentials belong to. It is
+/// kept once, not deleted: the daemon may be wrong about being in no cluster.
+///
+/// # Errors
+/// The disk refused.
+pub fn put_leftovers_aside(directory: &Path) -> Result<(), ManagerError> {
     let failed = |source| ManagerError::Directory { path: directory.to_owned(), source };
-    let left = STATE_DIRECTORIES.map(|name| directory.join(name)).into_iter().filter(|path| path.exists());
+    let left = STATE.map(|name| directory.join(name)).into_iter().filter(|path| path.exists());
     let left: Vec<PathBuf> = left.collect();
     if left.is_empty() {
         return Ok(());

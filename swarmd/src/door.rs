@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use http::{Request, Response};
 use tokio::net::UnixListener;
 use tonic::body::Body;
+use tonic::metadata::MetadataValue;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::{Code, Status};
@@ -20,19 +21,46 @@ use tower::Service;
 
 /// The manager's services, while there is a manager.
 #[derive(Debug, Clone, Default)]
-pub struct ManagerDoor(Arc<RwLock<Option<Routes>>>);
+pub struct ManagerDoor(Arc<RwLock<Behind>>);
+
+/// What a call for the cluster meets.
+#[derive(Debug, Clone, Default)]
+enum Behind {
+    /// This node is no manager.
+    #[default]
+    Nobody,
+    /// It is one whose disk cannot be read before it is unlocked.
+    Locked,
+    Manager(Routes),
+}
 
 impl ManagerDoor {
     pub fn open(&self, routes: Routes) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(routes);
+        self.set(Behind::Manager(routes));
+    }
+
+    pub fn lock(&self) {
+        self.set(Behind::Locked);
     }
 
     pub fn close(&self) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.set(Behind::Nobody);
     }
 
-    fn routes(&self) -> Option<Routes> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn set(&self, behind: Behind) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = behind;
+    }
+
+    fn routes(&self) -> Result<Routes, Status> {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            Behind::Manager(routes) => Ok(routes.clone()),
+            Behind::Nobody => Err(Status::new(Code::FailedPrecondition, NO_MANAGER)),
+            Behind::Locked => {
+                let mut status = Status::new(Code::FailedPrecondition, LOCKED);
+                status.metadata_mut().insert(LOCKED_TRAILER, MetadataValue::from_static(""));
+                Err(status)
+            }
+        }
     }
 }
 
@@ -60,15 +88,19 @@ impl Service<Request<Body>> for LocalDoor {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let local = request.uri().path().starts_with(self.local_prefix);
-        let routes = if local { Some(self.local.clone()) } else { self.manager.routes() };
+        let routes = if local { Ok(self.local.clone()) } else { self.manager.routes() };
         Box::pin(async move {
             match routes {
-                Some(mut routes) => Ok(routes.call(request).await.unwrap_or_else(|never| match never {})),
-                None => Ok(Status::new(Code::FailedPrecondition, NO_MANAGER).into_http()),
+                Ok(mut routes) => Ok(routes.call(request).await.unwrap_or_else(|never| match never {})),
+                Err(status) => Ok(status.into_http()),
             }
         })
     }
 }
+
+const LOCKED: &str = "this manager is locked, so its part of the cluster's state cannot be read; run `swarmctl cluster unlock`";
+/// Tells a program what [`LOCKED`] tells a person.
+const LOCKED_TRAILER: &str = "swarm-locked";
 
 const NO_MANAGER: &str = "this node is not a manager, so it cannot answer for the cluster; run the command on a manager \
                           (swarmctl cluster info names them), or make a cluster here: swarmctl cluster init";

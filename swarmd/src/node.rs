@@ -11,20 +11,22 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use swarm_model::{EngineDescription, Timestamp};
-use swarm_pki::Credentials;
+use swarm_manager::keys::{Keyring, Locked, Opened, UnlockKey};
+use swarm_model::{EngineDescription, NodeRole, Timestamp};
 use tokio::sync::{Mutex, Notify, watch};
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::door::ManagerDoor;
 pub use local::LocalService;
-use membership::{Membership, Place};
+use membership::{Membership, Place, Record};
 use removal::Removal;
 
 /// Before a change of role is tried again.
 const ROLE_RETRY: Duration = Duration::from_millis(500);
 
+/// A wrong unlock key is answered after so long, and the next one is looked at after that.
+const WRONG_KEY_PAUSE: Duration = Duration::from_secs(1);
 /// Before a renewal is tried again.
 const RENEWAL_RETRY: Duration = Duration::from_secs(30);
 /// How often it is looked whether a certificate is to be renewed.
@@ -46,6 +48,8 @@ pub struct Node {
     /// Held while the membership changes: one change at a time.
     change: Mutex<()>,
     membership: Mutex<Option<Membership>>,
+    /// The data key of a manager that waits to be unlocked; there is no membership then.
+    locked: Mutex<Option<Locked>>,
     /// The managers may have said that the node is to be something else.
     news: Arc<Notify>,
     /// The managers may have said that the node is a member no more.
@@ -69,32 +73,71 @@ impl Node {
             door,
             change: Mutex::new(()),
             membership: Mutex::new(None),
+            locked: Mutex::new(None),
             news: Arc::default(),
             removals: Arc::default(),
             removal: Mutex::new(None),
             failure: watch::Sender::new(None),
         };
         let Some(record) = place.record()? else { return Ok(node) };
-        let credentials = Credentials::load(&place.credentials())?
-            .with_context(|| format!("{} is missing", place.credentials().display()))?;
+        let identity = place.identity()?;
         if let Some(at) = record.removed_at.map(Timestamp::from_micros) {
-            let identity = credentials.identity();
             let removal = Removal { node: identity.node, cluster: identity.cluster, at };
             warn!(node.id = %removal.node, "{removal}");
             *node.removal.lock().await = Some(removal);
             return Ok(node);
         }
-        let membership = Membership::resume(
-            &node.config,
-            record.clone(),
-            node.engine(record.data_address),
-            credentials,
-            &node.door,
-        )
-        .await?;
-        info!(node.id = %membership.credentials().identity().node, "back in the cluster");
-        node.keep(membership).await;
+        let keyring = match identity.role {
+            NodeRole::Worker => None,
+            NodeRole::Manager => match place.open_keyring()? {
+                Opened::Unlocked(keyring) => Some(keyring),
+                Opened::Locked(locked) => {
+                    warn!(
+                        "this manager is locked: run `swarmctl cluster unlock`; its containers go on meanwhile"
+                    );
+                    node.door.lock();
+                    *node.locked.lock().await = Some(locked);
+                    return Ok(node);
+                }
+            },
+        };
+        node.resume(record, keyring).await?;
         Ok(node)
+    }
+
+    async fn resume(&self, record: Record, keyring: Option<Keyring>) -> anyhow::Result<()> {
+        let credentials = Place::new(&self.config).load_credentials(keyring.as_ref())?;
+        let engine = self.engine(record.data_address);
+        let resumed = Membership::resume(&self.config, record, engine, credentials, keyring, &self.door);
+        let membership = resumed.await?;
+        info!(node.id = %membership.credentials().identity().node, "back in the cluster");
+        self.keep(membership).await;
+        Ok(())
+    }
+
+    /// Brings a locked manager back to where it was.
+    ///
+    /// # Errors
+    /// It is not locked, it is another key, or the manager does not start; then it is locked as before.
+    async fn unlock(&self, key: &UnlockKey) -> anyhow::Result<()> {
+        let mut locked = self.locked.lock().await;
+        let keyring = match &*locked {
+            Some(wrapped) => wrapped.unlock(key),
+            None => anyhow::bail!("this node is not locked"),
+        };
+        let keyring = match keyring {
+            Ok(keyring) => keyring,
+            Err(error) => {
+                // Guesses wait for each other.
+                tokio::time::sleep(WRONG_KEY_PAUSE).await;
+                return Err(error.into());
+            }
+        };
+        let record = Place::new(&self.config).record()?.context("this node is in no cluster")?;
+        self.resume(record, Some(keyring)).await?;
+        *locked = None;
+        info!("this manager was unlocked");
+        Ok(())
     }
 
     /// Resolves when the node cannot go on, with the reason.

@@ -1,7 +1,7 @@
 //! One copy of the checkpoint: a sled database, whose every commit is one atomic batch, a flush, and an `fdatasync`.
 //!
 //! sled's own flush does not sync (docs/adr/0002). Values are cut into pieces so that sled never moves one into a file
-//! that it does not sync. Each object carries a checksum, and the checkpoint's record a digest over all of them: no
+//! that it does not sync. Objects are sealed with the data key, under names that tell nothing. Each carries a checksum, and the checkpoint's record a digest over all of them: no
 //! object can be missing, be an older one, or be one too many. What sled does to its file between two syncs is not
 //! trusted to survive a power cut; that is why there are two copies (see `super`).
 
@@ -12,10 +12,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use swarm_manager_core::door::{Checkpoint, CheckpointState, ObjectKey, StoredObject};
 
 use super::CheckpointError;
+use crate::keys::{DataKey, NAME_BYTES};
 use crate::log::disk::{make_directory, sync_directory};
 
 /// Of sled's file. Values above a quarter go to files that sled never syncs; leaves hold about 16 of ours.
@@ -26,6 +27,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Key of the record that says what the objects are a state of. Objects' keys begin with `o`.
 const META_KEY: &[u8] = b"m";
+/// `o`, and a name.
+const PREFIX_BYTES: usize = 1 + NAME_BYTES;
 /// Index, term, digest.
 const META_BYTES: usize = 24;
 
@@ -43,6 +46,7 @@ pub type Probe = std::sync::Arc<dyn Fn(&Path, Step) + Send + Sync>;
 
 pub struct Replica {
     path: PathBuf,
+    key: DataKey,
     database: sled::Db,
     /// Our own handle of sled's one file, for the sync that sled does not do.
     file: File,
@@ -73,16 +77,16 @@ impl Replica {
     ///
     /// # Errors
     /// The disk refused, or what is stored does not match its checksums.
-    pub fn open(directory: &Path, segment_bytes: usize) -> Result<Self, CheckpointError> {
+    pub fn open(directory: &Path, segment_bytes: usize, key: &DataKey) -> Result<Self, CheckpointError> {
         // sled panics on some of what it does not understand.
-        let opened = catch_unwind(AssertUnwindSafe(|| Self::try_open(directory, segment_bytes)));
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::try_open(directory, segment_bytes, key)));
         opened.unwrap_or_else(|_| {
             let what = "sled cannot read it (see the panic above)".to_owned();
             Err(CheckpointError::Damaged { path: directory.to_owned(), what })
         })
     }
 
-    fn try_open(directory: &Path, segment_bytes: usize) -> Result<Self, CheckpointError> {
+    fn try_open(directory: &Path, segment_bytes: usize, key: &DataKey) -> Result<Self, CheckpointError> {
         let path = directory.to_owned();
         let io = |action| {
             let path = path.clone();
@@ -97,6 +101,7 @@ impl Replica {
         let file = File::open(directory.join("db")).map_err(io("open"))?;
         let mut replica = Self {
             path: path.clone(),
+            key: key.clone(),
             database,
             file,
             head: None,
@@ -118,11 +123,12 @@ impl Replica {
     pub fn write(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let mut change = Change { batch: sled::Batch::default(), digest: self.digest };
         for key in &checkpoint.removed {
-            self.remove(&mut change, &prefix(key))?;
+            self.remove(&mut change, &self.prefix(key))?;
         }
         for object in &checkpoint.changed {
-            self.remove(&mut change, &prefix(&object.key))?;
-            change.insert(object);
+            let prefix = self.prefix(&object.key);
+            self.remove(&mut change, &prefix)?;
+            change.insert(&self.key, &prefix, object);
         }
         let Checkpoint { index, term, conf_state, .. } = checkpoint;
         self.commit(change, Head { index: *index, term: *term, conf_state: conf_state.clone() })
@@ -132,7 +138,9 @@ impl Replica {
     pub fn replace(&mut self, state: &CheckpointState) -> Result<(), CheckpointError> {
         let mut change = Change { batch: sled::Batch::default(), digest: self.digest };
         self.remove(&mut change, b"")?;
-        state.objects.iter().for_each(|object| change.insert(object));
+        for object in &state.objects {
+            change.insert(&self.key, &self.prefix(&object.key), object);
+        }
         let CheckpointState { index, term, conf_state, .. } = state;
         self.commit(change, Head { index: *index, term: *term, conf_state: conf_state.clone() })
     }
@@ -149,7 +157,7 @@ impl Replica {
     }
 
     fn commit(&mut self, mut change: Change, head: Head) -> Result<(), CheckpointError> {
-        change.batch.insert(META_KEY, head.encode(change.digest));
+        change.batch.insert(META_KEY, head.encode(&self.key, change.digest));
         self.database.apply_batch(change.batch).map_err(|source| self.sled("write", source))?;
         #[cfg(test)]
         self.tell(Step::Written);
@@ -185,7 +193,9 @@ impl Replica {
         for item in self.database.iter() {
             let (key, value) = item.map_err(|source| self.sled("read", source))?;
             if *key == *META_KEY {
-                meta = Some(Head::decode(&value).ok_or_else(|| self.damaged("the checkpoint's record"))?);
+                let sealed = checked(&value).ok_or_else(|| self.damaged("the checkpoint's record"))?;
+                let other_key = || CheckpointError::OtherKey { path: self.path.clone() };
+                meta = Some(Head::decode(&self.key, sealed).ok_or_else(other_key)?);
             } else {
                 self.digest = self.digest.wrapping_add(piece_digest(&key, &value));
             }
@@ -206,20 +216,28 @@ impl Replica {
     /// The checkpoint with all its objects.
     pub fn read(&self) -> Result<Option<CheckpointState>, CheckpointError> {
         let Some(head) = self.head.clone() else { return Ok(None) };
-        let mut pieces: BTreeMap<Bytes, Vec<u8>> = BTreeMap::new();
+        let mut pieces: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         for item in self.database.scan_prefix(b"o") {
             let (key, value) = item.map_err(|source| self.sled("read", source))?;
-            let object = parse_key(&key).ok_or_else(|| self.damaged("a key of an unknown form"))?;
-            pieces.entry(object).or_default().extend_from_slice(&value);
+            let prefix = key.get(..PREFIX_BYTES).filter(|_| key.len() == PREFIX_BYTES + 4);
+            let prefix = prefix.ok_or_else(|| self.damaged("a key of an unknown form"))?;
+            pieces.entry(prefix.to_vec()).or_default().extend_from_slice(&value);
         }
-        let objects = pieces.into_iter().map(|(key, value)| {
+        let objects = pieces.into_iter().map(|(prefix, value)| {
             let value =
                 checked(&value).ok_or_else(|| self.damaged("an object does not match its checksum"))?;
-            Ok(StoredObject { key: ObjectKey(key), value: Bytes::copy_from_slice(value) })
+            let plain = self.key.open(&context(&prefix), value).and_then(split_object);
+            plain.ok_or_else(|| self.damaged("an object was not written here with this manager's data key"))
         });
-        let objects = objects.collect::<Result<_, _>>()?;
+        let mut objects = objects.collect::<Result<Vec<_>, _>>()?;
+        objects.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         let Head { index, term, conf_state } = head;
         Ok(Some(CheckpointState { index, term, conf_state, objects }))
+    }
+
+    /// `o`, a name for the object's key; a piece's number comes behind.
+    fn prefix(&self, key: &ObjectKey) -> Vec<u8> {
+        [&b"o"[..], &self.key.name(&key.0)].concat()
     }
 
     fn sled(&self, action: &'static str, source: sled::Error) -> CheckpointError {
@@ -238,11 +256,12 @@ struct Change {
 }
 
 impl Change {
-    fn insert(&mut self, object: &StoredObject) {
-        let prefix = prefix(&object.key);
-        let value = sealed(&object.value);
+    fn insert(&mut self, key: &DataKey, prefix: &[u8], object: &StoredObject) {
+        let length = u16::try_from(object.key.0.len()).expect("object keys are ids and names");
+        let plain = [&length.to_be_bytes()[..], &object.key.0, &object.value].concat();
+        let value = summed(&key.seal(&context(prefix), &plain));
         for (number, piece) in (0u32..).zip(value.chunks(PIECE_BYTES)) {
-            let key = [&prefix[..], &number.to_be_bytes()].concat();
+            let key = [prefix, &number.to_be_bytes()].concat();
             self.digest = self.digest.wrapping_add(piece_digest(&key, piece));
             self.batch.insert(key, piece);
         }
@@ -250,14 +269,15 @@ impl Change {
 }
 
 impl Head {
-    fn encode(&self, digest: u64) -> Vec<u8> {
+    fn encode(&self, key: &DataKey, digest: u64) -> Vec<u8> {
         let numbers = [self.index, self.term, digest].map(u64::to_be_bytes).concat();
-        sealed(&[&numbers[..], &self.conf_state].concat())
+        summed(&key.seal(&context(META_KEY), &[&numbers[..], &self.conf_state].concat()))
     }
 
     /// Also the digest.
-    fn decode(record: &[u8]) -> Option<(Self, u64)> {
-        let (numbers, conf_state) = checked(record)?.split_at_checked(META_BYTES)?;
+    fn decode(key: &DataKey, sealed: &[u8]) -> Option<(Self, u64)> {
+        let plain = key.open(&context(META_KEY), sealed)?;
+        let (numbers, conf_state) = plain.split_at_checked(META_BYTES)?;
         let number = |at: usize| u64::from_be_bytes(numbers[at..at + 8].try_into().expect("eight bytes"));
         let conf_state = Bytes::copy_from_slice(conf_state);
         Some((Self { index: number(0), term: number(8), conf_state }, number(16)))
@@ -284,17 +304,19 @@ fn open(directory: &Path, segment_bytes: usize) -> sled::Result<sled::Db> {
     }
 }
 
-/// `o`, the length of the key, the key; then the piece's number.
-fn prefix(key: &ObjectKey) -> Vec<u8> {
-    let length = u16::try_from(key.0.len()).expect("object keys are ids and names");
-    [&b"o"[..], &length.to_be_bytes(), &key.0].concat()
+/// What a value is bound to: it opens under no other key of the database.
+fn context(key: &[u8]) -> Vec<u8> {
+    [&b"swarm state 1 "[..], key].concat()
 }
 
-fn parse_key(key: &[u8]) -> Option<Bytes> {
-    let rest = key.strip_prefix(b"o")?;
-    let (length, rest) = rest.split_first_chunk::<2>()?;
-    let length = usize::from(u16::from_be_bytes(*length));
-    (rest.len() == length + 4).then(|| Bytes::copy_from_slice(&rest[..length]))
+/// An object's key and value; `None`: not of that form.
+fn split_object(plain: Vec<u8>) -> Option<StoredObject> {
+    let mut rest = Bytes::from(plain);
+    let length = usize::from(rest.try_get_u16().ok()?);
+    (length <= rest.len()).then(|| {
+        let key = ObjectKey(rest.split_to(length));
+        StoredObject { key, value: rest }
+    })
 }
 
 /// Two checksums, over key and value in both orders. Never 0, so that no piece goes uncounted.
@@ -309,11 +331,11 @@ fn piece_digest(key: &[u8], value: &[u8]) -> u64 {
 }
 
 /// The bytes behind their checksum.
-fn sealed(bytes: &[u8]) -> Vec<u8> {
+fn summed(bytes: &[u8]) -> Vec<u8> {
     [&crc32fast::hash(bytes).to_be_bytes()[..], bytes].concat()
 }
 
-fn checked(sealed: &[u8]) -> Option<&[u8]> {
-    let (sum, bytes) = sealed.split_first_chunk::<4>()?;
+fn checked(summed: &[u8]) -> Option<&[u8]> {
+    let (sum, bytes) = summed.split_first_chunk::<4>()?;
     (crc32fast::hash(bytes) == u32::from_be_bytes(*sum)).then_some(bytes)
 }

@@ -1,7 +1,7 @@
 //! Checkpoints: what they hold, what a power cut at any moment leaves of them, and what rot does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -16,6 +16,8 @@ use super::*;
 const SEGMENT: usize = 64 << 10;
 const SECTOR: usize = 512;
 
+static KEY: LazyLock<DataKey> = LazyLock::new(DataKey::generate);
+
 fn object(key: &str, size: usize) -> StoredObject {
     let value = (0..size).map(|at| u8::try_from(at % 251).expect("a byte")).collect::<Vec<_>>();
     StoredObject { key: ObjectKey(Bytes::copy_from_slice(key.as_bytes())), value: value.into() }
@@ -29,14 +31,14 @@ fn checkpoint(index: u64, changed: Vec<StoredObject>, removed: &[&str]) -> Check
 #[test]
 fn checkpoints_add_up_across_restarts() {
     let directory = scratch();
-    let (mut store, state) = CheckpointStore::open(directory.path()).expect("opens");
+    let (mut store, state) = CheckpointStore::open(directory.path(), &KEY).expect("opens");
     assert_eq!(state, None);
     store
         .write(&checkpoint(5, vec![object("a", 10), object("ab", 300_000), object("b", 0)], &[]))
         .expect("written");
     store.write(&checkpoint(9, vec![object("ab", 5), object("c", 70_000)], &["b"])).expect("written");
     drop(store);
-    let (mut store, state) = CheckpointStore::open(directory.path()).expect("opens");
+    let (mut store, state) = CheckpointStore::open(directory.path(), &KEY).expect("opens");
     let state = state.expect("a checkpoint");
     assert_eq!((state.index, state.term, &state.conf_state[..]), (9, 3, &b"voters"[..]));
     assert_eq!(state.objects, [object("a", 10), object("ab", 5), object("c", 70_000)]);
@@ -44,7 +46,28 @@ fn checkpoints_add_up_across_restarts() {
         CheckpointState { index: 20, term: 4, conf_state: Bytes::new(), objects: vec![object("z", 1)] };
     store.replace(&other).expect("replaced");
     drop(store);
-    assert_eq!(CheckpointStore::open(directory.path()).expect("opens").1, Some(other));
+    assert_eq!(CheckpointStore::open(directory.path(), &KEY).expect("opens").1, Some(other));
+}
+
+#[test]
+fn a_checkpoint_says_nothing_without_its_key_and_is_left_alone_with_another() {
+    let directory = scratch();
+    let (mut store, _) = CheckpointStore::open(directory.path(), &KEY).expect("opens");
+    let canary = b"a secret of the operator";
+    let secret = |key: &[u8]| StoredObject {
+        key: ObjectKey(Bytes::copy_from_slice(key)),
+        value: Bytes::from(canary.repeat(10_000)),
+    };
+    store.write(&checkpoint(5, vec![secret(canary), secret(b"plain")], &[])).expect("written");
+    drop(store);
+    let before = COPIES.map(|name| files(&directory.path().join(name)));
+    for (name, bytes) in before.iter().flatten() {
+        assert!(!bytes.windows(8).any(|window| window == &canary[..8]), "{name}");
+    }
+    let error = CheckpointStore::open(directory.path(), &DataKey::generate()).err().expect("another key");
+    assert!(matches!(&error, CheckpointError::OtherKey { .. }), "{error}");
+    let (_, state) = CheckpointStore::open(directory.path(), &KEY).expect("opens");
+    assert_eq!(state.expect("there").objects, [secret(canary), secret(b"plain")]);
 }
 
 /// In memory where there is such a place: what syncs mean is played here, not measured.
@@ -136,7 +159,7 @@ impl Witness {
 /// A store that grew and shrank for a while, and all that was seen.
 fn written(seed: u64, rounds: usize) -> (Vec<Option<CheckpointState>>, Witness) {
     let directory = scratch();
-    let (mut store, _) = CheckpointStore::open_with(directory.path(), SEGMENT).expect("opens");
+    let (mut store, _) = CheckpointStore::open_with(directory.path(), SEGMENT, &KEY).expect("opens");
     let witness = Arc::new(Mutex::new(Witness::default()));
     {
         let mut witness = witness.lock().expect("whole");
@@ -202,7 +225,7 @@ fn laid_out(copies: [&Files; 2]) -> TempDir {
 }
 
 fn opened(directory: &TempDir) -> Result<Option<CheckpointState>, CheckpointError> {
-    CheckpointStore::open_with(directory.path(), SEGMENT).map(|(_, state)| state)
+    CheckpointStore::open_with(directory.path(), SEGMENT, &KEY).map(|(_, state)| state)
 }
 
 /// At every step of every commit, with any mixture of old and new sectors in the copies.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use swarm_model::{Image, NodeId, Platform, Timestamp};
 use super::Item;
 use super::disk::{LogWork, LogWriter, finish_install};
 use super::tests::{create_cluster, new_node};
+use crate::keys::DataKey;
 use crate::log::SegmentLog;
 use crate::log::faulty::{FaultyDisk, Left};
 
@@ -26,6 +27,8 @@ const SEGMENT: u64 = 16 << 10;
 const TICK: Duration = Duration::from_millis(30);
 /// Far more than any of these scenarios takes.
 const MAX_STEPS: usize = 20_000;
+
+static KEY: LazyLock<DataKey> = LazyLock::new(DataKey::generate);
 
 type State = Arc<Mutex<Option<CheckpointState>>>;
 
@@ -114,7 +117,7 @@ impl World {
     fn start(&mut self, index: usize) {
         let (disk, state) = (self.members[index].disk.clone(), Arc::clone(&self.members[index].state));
         let checkpoint = state.lock().unwrap().clone();
-        let opened = SegmentLog::open_on(disk, SEGMENT).and_then(|(mut log, mut held)| {
+        let opened = SegmentLog::open_on(disk, SEGMENT, &KEY).and_then(|(mut log, mut held)| {
             finish_install(&mut log, &mut held, checkpoint.as_ref())?;
             Ok((log, held))
         });

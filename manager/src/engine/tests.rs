@@ -101,8 +101,9 @@ impl Three {
             let pace: Pace = Arc::new(Mutex::new(Some(Duration::ZERO)));
             let slow = Arc::clone(&pace);
             let path = directory.path().join(number.to_string());
-            let engine =
-                Engine::start_on(config, &path, raft_out, |log| Box::new(SlowLog { log, pace: slow }));
+            let engine = Engine::start_on(config, &path, &DataKey::generate(), raft_out, |log| {
+                Box::new(SlowLog { log, pace: slow })
+            });
             let engine = engine.unwrap();
             network.lock().unwrap().insert(raft_id, engine.clone());
             engines.push(engine);

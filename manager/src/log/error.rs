@@ -22,8 +22,8 @@ pub enum LogError {
     )]
     Damaged { path: PathBuf, offset: u64, what: String },
     #[error(
-        "the log {path} was written by a version of swarmd that is too old; start that version, remove this manager from \
-         the cluster, and let it join again with this one"
+        "the log {path} was written by a build of swarmd that did not encrypt it; start that build, remove this manager \
+         from the cluster, and let it join again with this one"
     )]
     OldFormat { path: PathBuf },
     #[error("an entry of {bytes} bytes is larger than the log takes ({limit} bytes)")]

@@ -11,7 +11,7 @@
 //! segment: magic 8 | segment number 8 | end of the segment before it 8 | size 8 | crc32 4 | zero 4 | frames …
 //! frame:   magic 4 | payload length 4 | segment number 8 | own offset 8 | durable offset 8 | crc32 of the payload 4 |
 //!          crc32 of all this 4 | mark 1 | payload | mark 1
-//! payload: records of: kind 1 | length 4 | index 8 | term 8 | data
+//! payload: sealed with the data key for the frame's own place: records of: kind 1 | length 4 | index 8 | term 8 | data
 //! ```
 //! All numbers are little-endian. The last byte of every sector behind the segment header is a mark, and no part of the
 //! above.
@@ -19,11 +19,14 @@
 use bytes::Bytes;
 use swarm_manager_core::door::LogEntry;
 
+use crate::keys::{DataKey, OVERHEAD};
+
 pub const SEGMENT_HEADER: u64 = 40;
 const FRAME_HEADER: usize = 41;
 const RECORD_HEADER: usize = 21;
-const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"swarmlg2");
-const SEGMENT_MAGIC_1: u64 = u64::from_le_bytes(*b"swarmlg1");
+const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"swarmen1");
+/// Without marks, and not encrypted.
+const OLD_MAGICS: [u64; 2] = [u64::from_le_bytes(*b"swarmlg1"), u64::from_le_bytes(*b"swarmlg2")];
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"swfr");
 /// What a disk writes as a whole, or at least from its beginning on.
 pub const SECTOR: usize = 512;
@@ -58,10 +61,10 @@ pub enum Found {
 /// A frame found whole.
 #[derive(Debug)]
 pub struct Frame {
-    pub durable: u64,
+    durable: u64,
     /// Offset behind it.
     pub end: u64,
-    pub payload: Bytes,
+    sealed: Vec<u8>,
 }
 
 impl SegmentHeader {
@@ -86,15 +89,15 @@ impl SegmentHeader {
         })
     }
 
-    /// Whether the segment is of the first version of this format, which had no marks.
-    pub fn is_of_version_1(bytes: &[u8]) -> bool {
-        u64_at(bytes, 0) == Some(SEGMENT_MAGIC_1)
+    /// Whether the segment is of an earlier version of this format.
+    pub fn is_of_old_version(bytes: &[u8]) -> bool {
+        u64_at(bytes, 0).is_some_and(|magic| OLD_MAGICS.contains(&magic))
     }
 }
 
-/// Most bytes that a frame with a payload of so many takes.
+/// Most bytes that a frame takes whose records have so many.
 pub fn room(payload: u64) -> u64 {
-    let bytes = FRAME_HEADER as u64 + payload + 1;
+    let bytes = (FRAME_HEADER + OVERHEAD) as u64 + payload + 1;
     bytes + bytes / (SECTOR as u64 - 1) + 2
 }
 
@@ -109,8 +112,33 @@ pub fn record_bytes(record: &Record) -> u64 {
 }
 
 /// Encodes one frame for `offset` of `segment`. Without records it only vouches for what is durable.
-pub fn encode(segment: u64, offset: u64, durable: u64, records: &[Record]) -> Vec<u8> {
+pub fn encode(key: &DataKey, segment: u64, offset: u64, durable: u64, records: &[Record]) -> Vec<u8> {
+    let sealed = key.seal(&context(segment, offset, durable), &plain(records));
     let mut bytes = vec![0; FRAME_HEADER];
+    bytes.extend(&sealed);
+    let length = u32::try_from(sealed.len()).expect("frames are bounded");
+    let sum = crc32fast::hash(&sealed);
+    bytes[0..4].copy_from_slice(&FRAME_MAGIC.to_le_bytes());
+    bytes[4..8].copy_from_slice(&length.to_le_bytes());
+    bytes[8..16].copy_from_slice(&segment.to_le_bytes());
+    bytes[16..24].copy_from_slice(&offset.to_le_bytes());
+    bytes[24..32].copy_from_slice(&durable.to_le_bytes());
+    bytes[32..36].copy_from_slice(&sum.to_le_bytes());
+    let sum = crc32fast::hash(&bytes[..36]);
+    bytes[36..40].copy_from_slice(&sum.to_le_bytes());
+    bytes[40] = MARK;
+    bytes.push(MARK);
+    with_marks(offset, &bytes)
+}
+
+/// What a frame's records are bound to: they open nowhere else.
+fn context(segment: u64, offset: u64, durable: u64) -> Vec<u8> {
+    let place = [segment, offset, durable].map(u64::to_le_bytes).concat();
+    [&b"swarm log 1 "[..], &place].concat()
+}
+
+fn plain(records: &[Record]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(records.iter().map(record_bytes).sum::<u64>() as usize);
     for record in records {
         let (kind, index, term, data) = match record {
             Record::Entry(entry) => (1, entry.index, entry.term, &entry.data[..]),
@@ -123,19 +151,7 @@ pub fn encode(segment: u64, offset: u64, durable: u64, records: &[Record]) -> Ve
         bytes.extend(term.to_le_bytes());
         bytes.extend(data);
     }
-    let length = u32::try_from(bytes.len() - FRAME_HEADER).expect("frames are bounded");
-    let sum = crc32fast::hash(&bytes[FRAME_HEADER..]);
-    bytes[0..4].copy_from_slice(&FRAME_MAGIC.to_le_bytes());
-    bytes[4..8].copy_from_slice(&length.to_le_bytes());
-    bytes[8..16].copy_from_slice(&segment.to_le_bytes());
-    bytes[16..24].copy_from_slice(&offset.to_le_bytes());
-    bytes[24..32].copy_from_slice(&durable.to_le_bytes());
-    bytes[32..36].copy_from_slice(&sum.to_le_bytes());
-    let sum = crc32fast::hash(&bytes[..36]);
-    bytes[36..40].copy_from_slice(&sum.to_le_bytes());
-    bytes[40] = MARK;
-    bytes.push(MARK);
-    with_marks(offset, &bytes)
+    bytes
 }
 
 /// What stands at `offset` of the segment's bytes.
@@ -151,9 +167,9 @@ pub fn decode(segment: u64, bytes: &[u8], offset: u64) -> Found {
     if crc32fast::hash(&body.bytes[..head.length]) != head.payload_sum {
         return body.judge();
     }
-    let mut payload = body.bytes;
-    payload.truncate(head.length);
-    Found::Frame(Frame { durable: head.durable, end: body.end as u64, payload: payload.into() })
+    let mut sealed = body.bytes;
+    sealed.truncate(head.length);
+    Found::Frame(Frame { durable: head.durable, end: body.end as u64, sealed })
 }
 
 /// Whether a whole frame behind `offset` says that `offset` was durable.
@@ -182,8 +198,15 @@ pub fn header_mark(offset: u64) -> u64 {
     }
 }
 
-/// The records of a frame's payload; `None` where the checksum is right and the content is not, which is our own fault.
-pub fn records(payload: &Bytes) -> Option<Vec<Record>> {
+impl Frame {
+    /// The records of the frame at `offset`; `None` where it was sealed with another key or for another place.
+    pub fn records(&self, key: &DataKey, segment: u64, offset: u64) -> Option<Vec<Record>> {
+        let plain = key.open(&context(segment, offset, self.durable), &self.sealed)?;
+        records(&Bytes::from(plain))
+    }
+}
+
+fn records(payload: &Bytes) -> Option<Vec<Record>> {
     let mut records = Vec::new();
     let mut at = 0;
     while at < payload.len() {

@@ -11,6 +11,7 @@ use swarm_manager_core::door::LogEntry;
 use super::disk::{Directory, Disk, DiskFile};
 use super::frame::{self, Found, Record, SEGMENT_HEADER, SegmentHeader};
 use super::{LogError, LogStore, Recovered};
+use crate::keys::DataKey;
 
 /// Size of a segment; a larger frame gets a segment of its own size.
 const SEGMENT_BYTES: u64 = 8 << 20;
@@ -22,6 +23,7 @@ const TEMPORARY: &str = "next.tmp";
 #[derive(Debug)]
 pub struct SegmentLog<D: Disk = Directory> {
     disk: D,
+    key: DataKey,
     segment_bytes: u64,
     /// Older segments, oldest first: number and highest index in them.
     sealed: Vec<(u64, u64)>,
@@ -43,12 +45,12 @@ struct Current<F> {
 }
 
 impl SegmentLog {
-    /// Opens the log in `directory`, which is made if it does not exist.
+    /// Opens the log in `directory`, which is made if it does not exist, and is encrypted with `key`.
     ///
     /// # Errors
     /// The disk refused, or the log is damaged; in both cases nothing was changed that mattered.
-    pub fn open(directory: &Path) -> Result<(Self, Recovered), LogError> {
-        Self::open_on(open_directory(directory)?, SEGMENT_BYTES)
+    pub fn open(directory: &Path, key: &DataKey) -> Result<(Self, Recovered), LogError> {
+        Self::open_on(open_directory(directory)?, SEGMENT_BYTES, key)
     }
 
     /// Whether anything was ever written there.
@@ -61,7 +63,7 @@ impl SegmentLog {
 }
 
 impl<D: Disk> SegmentLog<D> {
-    pub(crate) fn open_on(disk: D, segment_bytes: u64) -> Result<(Self, Recovered), LogError> {
+    pub(crate) fn open_on(disk: D, segment_bytes: u64, key: &DataKey) -> Result<(Self, Recovered), LogError> {
         let numbers = segments(&disk)?;
         let mut replay = Replay::default();
         let mut sealed = Vec::new();
@@ -69,9 +71,10 @@ impl<D: Disk> SegmentLog<D> {
         for &number in &numbers {
             if let Some(before) = current.take() {
                 sealed.push((before.number, before.last_index));
-                current = Some(load(&disk, number, Some((before.number, before.end)), &mut replay)?);
+                let before = (before.number, before.end);
+                current = Some(load(&disk, key, number, Some(before), &mut replay)?);
             } else {
-                current = Some(load(&disk, number, None, &mut replay)?);
+                current = Some(load(&disk, key, number, None, &mut replay)?);
             }
         }
         let hard_state = replay.hard_state.clone();
@@ -79,7 +82,8 @@ impl<D: Disk> SegmentLog<D> {
             Some(current) => current,
             None => make(&disk, 1, 0, segment_bytes)?,
         };
-        let mut log = Self { disk, segment_bytes, sealed, current, hard_state, poisoned: false };
+        let key = key.clone();
+        let mut log = Self { disk, key, segment_bytes, sealed, current, hard_state, poisoned: false };
         log.settle()?;
         log.wipe_tail()?;
         log.vouch()?;
@@ -113,13 +117,19 @@ impl<D: Disk> SegmentLog<D> {
         wipe().map_err(|source| io(&self.disk, "repair", &name, source))
     }
 
-    /// An empty frame behind the last one, which says that all before it is durable.
+    /// An empty frame behind the last one, which says that all before it is durable. Where it crosses into another
+    /// sector, a second one does not: with one lost sector, either what they vouch for is whole or one of them is.
     fn vouch(&mut self) -> Result<(), LogError> {
         let current = &self.current;
-        if current.durable <= current.vouched || current.end + frame::room(0) > current.size {
+        let begin = current.end;
+        if current.durable <= current.vouched || begin + 2 * frame::room(0) > current.size {
             return Ok(());
         }
         self.try_write(&[])?;
+        let sector = |at: u64| at / frame::SECTOR as u64;
+        if sector(begin) != sector(self.current.end - 1) {
+            self.try_write(&[])?;
+        }
         self.try_sync()?;
         self.current.vouched = self.current.end;
         Ok(())
@@ -143,7 +153,7 @@ impl<D: Disk> SegmentLog<D> {
             self.roll(payload)?;
         }
         let current = &mut self.current;
-        let bytes = frame::encode(current.number, current.end, current.durable, records);
+        let bytes = frame::encode(&self.key, current.number, current.end, current.durable, records);
         current
             .file
             .write_at(&bytes, current.end)
@@ -237,6 +247,7 @@ fn open_directory(path: &Path) -> Result<Directory, LogError> {
 /// Reads and checks one segment; `before` is number and end of the one before it.
 fn load<D: Disk>(
     disk: &D,
+    key: &DataKey,
     number: u64,
     before: Option<(u64, u64)>,
     replay: &mut Replay,
@@ -246,7 +257,7 @@ fn load<D: Disk>(
     let bytes = Bytes::from(file.read_all().map_err(|source| io(disk, "read", &name, source))?);
     let damaged = |offset, what: String| LogError::Damaged { path: disk.path(&name), offset, what };
     let Some(header) = SegmentHeader::decode(&bytes).filter(|header| header.number == number) else {
-        if SegmentHeader::is_of_version_1(&bytes) {
+        if SegmentHeader::is_of_old_version(&bytes) {
             return Err(LogError::OldFormat { path: disk.path(&name) });
         }
         return Err(damaged(0, "the segment's header is not valid".to_owned()));
@@ -267,8 +278,9 @@ fn load<D: Disk>(
         let after = || format!("the record after {}", replay.position());
         match frame::decode(number, &bytes, end) {
             Found::Frame(found) => {
-                let records = frame::records(&found.payload)
-                    .ok_or_else(|| damaged(end, format!("{} is of an unknown kind", after())))?;
+                let records = found.records(key, number, end).ok_or_else(|| {
+                    damaged(end, format!("{} was not written here with this manager's data key", after()))
+                })?;
                 if records.is_empty() {
                     vouched = found.end;
                 }

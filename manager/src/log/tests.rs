@@ -1,16 +1,20 @@
 //! The log on a disk whose power is cut at every write and every sync, and whose bytes rot.
 
+use std::sync::LazyLock;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::disk::{Disk, DiskFile};
 use super::faulty::{FaultyDisk, Left};
 use super::*;
+use crate::keys::DataKey;
 
 const SEGMENT: u64 = 4096;
 
 fn open(disk: &FaultyDisk) -> Result<(SegmentLog<FaultyDisk>, Recovered), LogError> {
-    SegmentLog::open_on(disk.clone(), SEGMENT)
+    static KEY: LazyLock<DataKey> = LazyLock::new(DataKey::generate);
+    SegmentLog::open_on(disk.clone(), SEGMENT, &KEY)
 }
 
 fn entry(index: u64, term: u64) -> LogEntry {
@@ -131,11 +135,29 @@ fn a_lost_sector_of_a_closed_log_is_found_unless_it_is_the_last_one() {
 }
 
 #[test]
-fn a_log_of_the_first_version_is_refused_by_name() {
-    let disk = filled();
-    let first = disk.list().expect("listed").remove(0);
-    disk.edit(&first, |bytes| bytes[..8].copy_from_slice(b"swarmlg1"));
-    assert!(matches!(open(&disk), Err(LogError::OldFormat { .. })));
+fn a_log_of_an_earlier_version_is_refused_by_name() {
+    for magic in [b"swarmlg1", b"swarmlg2"] {
+        let disk = filled();
+        let first = disk.list().expect("listed").remove(0);
+        disk.edit(&first, |bytes| bytes[..8].copy_from_slice(magic));
+        assert!(matches!(open(&disk), Err(LogError::OldFormat { .. })));
+    }
+}
+
+#[test]
+fn a_log_says_nothing_without_its_key_and_is_refused_with_another() {
+    let disk = FaultyDisk::default();
+    let (mut log, _) = open(&disk).expect("opens");
+    let canary = b"a secret of the operator";
+    let secret = LogEntry { index: 1, term: 1, data: Bytes::from_static(canary) };
+    log.append(Some(&Bytes::from_static(canary)), &[secret]).expect("appended");
+    log.close().expect("closed");
+    for name in disk.list().expect("listed") {
+        let bytes = disk.open(&name).expect("there").read_all().expect("read");
+        assert!(!bytes.windows(8).any(|window| window == &canary[..8]), "{name}");
+    }
+    let error = SegmentLog::open_on(disk, SEGMENT, &DataKey::generate()).err().expect("another key");
+    assert!(error.to_string().contains("data key"), "{error}");
 }
 
 #[test]

@@ -52,6 +52,7 @@ pub const TABLE: &[(&str, Audience)] = &[
     ("/swarm.v1.Local/Leave", Operators),
     ("/swarm.v1.Local/Renew", Operators),
     ("/swarm.v1.Local/Status", Operators),
+    ("/swarm.v1.Local/Unlock", Operators),
     ("/swarm.v1.Logs/Publish", Nodes),
     ("/swarm.v1.Logs/Subscribe", Operators),
     ("/swarm.v1.Nodes/Get", Operators),

@@ -5,7 +5,7 @@ use std::path::Path;
 use swarm_manager::{Manager, ManagerError};
 use swarm_proto::v1;
 
-use crate::support::{Cluster, config, create, eventually, founding, operator, spec};
+use crate::support::{Cluster, config, create, eventually, founding, keyring, operator, spec};
 
 async fn names(operator: &tonic::transport::Channel) -> Vec<String> {
     // The manager may not lead yet.
@@ -38,7 +38,7 @@ async fn a_stopped_manager_comes_back_with_everything() {
     }
     cluster.manager.stop().await;
     let directory = cluster.directory.path();
-    let manager = Manager::open(config(directory), &cluster.credentials).await.unwrap();
+    let manager = Manager::open(config(directory), &cluster.credentials, keyring(directory)).await.unwrap();
     let again = operator(&manager, &directory.join("again.sock")).await;
     let mut found = names(&again).await;
     found.sort();
@@ -58,7 +58,8 @@ async fn a_killed_manager_comes_back_with_everything_acknowledged() {
     // What a killed process leaves is what its files hold at that moment.
     let killed = tempfile::tempdir().unwrap();
     copy(cluster.directory.path().join("manager").as_path(), &killed.path().join("manager"));
-    let manager = Manager::open(config(killed.path()), &cluster.credentials).await.unwrap();
+    let manager =
+        Manager::open(config(killed.path()), &cluster.credentials, keyring(killed.path())).await.unwrap();
     let again = operator(&manager, &killed.path().join("local.sock")).await;
     assert_eq!(names(&again).await.len(), 20);
     manager.stop().await;
@@ -81,7 +82,8 @@ async fn a_taken_port_is_named_and_a_second_bootstrap_succeeds() {
     first.stop().await;
     let (second, credentials) = Manager::bootstrap(config(directory.path()), founding()).await.unwrap();
     second.stop().await;
-    let opened = Manager::open(config(directory.path()), &credentials).await.unwrap();
+    let opened =
+        Manager::open(config(directory.path()), &credentials, keyring(directory.path())).await.unwrap();
     opened.stop().await;
 }
 
@@ -89,7 +91,8 @@ async fn a_taken_port_is_named_and_a_second_bootstrap_succeeds() {
 async fn a_manager_whose_log_is_gone_does_not_come_up_empty() {
     let cluster = Cluster::new().await;
     let elsewhere = tempfile::tempdir().unwrap();
-    let error = Manager::open(config(elsewhere.path()), &cluster.credentials).await.err().unwrap();
+    let keyring = cluster.manager.keyring().clone();
+    let error = Manager::open(config(elsewhere.path()), &cluster.credentials, keyring).await.err().unwrap();
     assert!(matches!(&error, ManagerError::NoLog { .. }), "{error}");
     assert!(std::fs::read_dir(elsewhere.path()).unwrap().next().is_none());
 }
@@ -120,13 +123,60 @@ async fn a_manager_whose_log_was_emptied_does_not_start() {
         conf_state: bytes::Bytes::new(),
         objects: Vec::new(),
     };
-    let (mut store, _) = swarm_manager::checkpoint::CheckpointStore::open(&manager.join("state")).unwrap();
+    let keyring = keyring(cluster.directory.path());
+    let (mut store, _) =
+        swarm_manager::checkpoint::CheckpointStore::open(&manager.join("state"), keyring.key()).unwrap();
     store.replace(&state).unwrap();
     drop(store);
     for _ in 0..2 {
-        let error =
-            Manager::open(config(cluster.directory.path()), &cluster.credentials).await.err().unwrap();
+        let error = Manager::open(config(cluster.directory.path()), &cluster.credentials, keyring.clone())
+            .await
+            .err();
+        let error = error.unwrap();
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert!(cause.contains("is gone"), "{cause}");
     }
+}
+
+/// All files below a directory.
+fn files(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let below = |path: std::path::PathBuf| {
+        if path.is_dir() { files(&path) } else { vec![(path.clone(), std::fs::read(path).unwrap())] }
+    };
+    entries.flat_map(below).collect()
+}
+
+#[tokio::test]
+async fn what_operators_write_is_on_the_managers_disk_in_no_clear_form() {
+    let cluster = Cluster::new().await;
+    let canary = swarm_pki::JoinSecret::generate().reveal();
+    // More than the entries between two checkpoints, so that they are in the checkpoints, too.
+    for number in 0..1_100 {
+        let name = format!("s{number}-{canary}");
+        let mut spec = spec(&name, "shop/web:1", 0);
+        spec.labels.insert("canary".to_owned(), canary.clone());
+        cluster.services().create(create(spec)).await.unwrap();
+    }
+    let state = cluster.directory.path().join("manager/state/second/db");
+    eventually(|| async { std::fs::metadata(&state).ok().filter(|file| file.len() > 100_000) }).await;
+    cluster.manager.stop().await;
+    let manager = cluster.directory.path().join("manager");
+    let kept = files(&manager);
+    assert!(kept.iter().any(|(path, _)| path.ends_with("data.key")));
+    for (path, bytes) in &kept {
+        for secret in [canary.as_bytes(), b"PRIVATE KEY"] {
+            let found = bytes.windows(secret.len()).any(|window| window == secret);
+            assert!(!found, "{} holds {}", path.display(), String::from_utf8_lossy(secret));
+        }
+    }
+    let again = Manager::open(
+        config(cluster.directory.path()),
+        &cluster.credentials,
+        keyring(cluster.directory.path()),
+    );
+    let again = again.await.unwrap();
+    let operator = operator(&again, &cluster.directory.path().join("again.sock")).await;
+    assert_eq!(names(&operator).await.len(), 1_100);
+    again.stop().await;
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use swarm_manager::keys::{Keyring, Opened};
 use swarm_manager::{Bootstrap, Manager, ManagerConfig};
 use swarm_model::{Availability, EngineDescription, Platform, Resources};
 use swarm_pki::{Credentials, Dialler, JoinRequest, accept_local, join};
@@ -35,6 +36,14 @@ pub fn config(directory: &Path) -> ManagerConfig {
         raft_id: None,
         engine: engine("node-1"),
         insecure_registries: Vec::new(),
+    }
+}
+
+/// Of a manager that ran there.
+pub fn keyring(directory: &Path) -> Keyring {
+    match Keyring::open(&directory.join("manager")).unwrap() {
+        Opened::Unlocked(keyring) => keyring,
+        Opened::Locked(_) => panic!("it is locked"),
     }
 }
 

@@ -131,8 +131,20 @@ impl Credentials {
     /// # Errors
     /// The file system failed; the former file, if any, is intact.
     pub fn save(&self, path: &Path) -> Result<(), CredentialsError> {
+        self.write(path, &self.key_pem)
+    }
+
+    /// [`Self::save`], with what `wrap` makes of the private key in its place.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub fn save_wrapped(&self, path: &Path, wrap: impl Fn(&str) -> String) -> Result<(), CredentialsError> {
+        self.write(path, &format!("{BEGIN_WRAPPED}\n{}\n{END_WRAPPED}\n", wrap(&self.key_pem)))
+    }
+
+    fn write(&self, path: &Path, key: &str) -> Result<(), CredentialsError> {
         let new = path.with_extension("new");
-        let text = format!("{}{}{}", self.key_pem, self.chain_pem, self.root_pem);
+        let text = format!("{key}{}{}", self.chain_pem, self.root_pem);
         let written = write_synced(&new, text.as_bytes());
         written.map_err(|source| CredentialsError::File { what: "write", path: new.clone(), source })?;
         let renamed = fs::rename(&new, path).and_then(|()| sync_parent(path));
@@ -144,28 +156,68 @@ impl Credentials {
     /// # Errors
     /// The file cannot be read, or is something else.
     pub fn load(path: &Path) -> Result<Option<Self>, CredentialsError> {
-        let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
-        match read {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => {
-                return Err(CredentialsError::File { what: "read", path: path.to_owned(), source });
-            }
-            Ok(_) => {}
-        }
+        Self::load_wrapped(path, |_| None)
+    }
+
+    /// Reads what [`Self::save_wrapped`] wrote, or [`Self::save`]; `None` where there is no file.
+    ///
+    /// # Errors
+    /// As [`Self::load`], or `unwrap` has no private key for what stands in its place.
+    pub fn load_wrapped(
+        path: &Path,
+        unwrap: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, CredentialsError> {
+        let Some(text) = read(path)? else { return Ok(None) };
         let content = |problem| CredentialsError::Content { path: path.to_owned(), problem };
-        let chain_at = text.find(BEGIN_CERTIFICATE).ok_or_else(|| content("it holds no certificate"))?;
-        let root_at = text.rfind(BEGIN_CERTIFICATE).filter(|at| *at != chain_at);
-        let root_at = root_at.ok_or_else(|| content("it holds no root certificate"))?;
-        let (key, rest) = text.split_at(chain_at);
-        let (chain, root) = rest.split_at(root_at - chain_at);
+        let (key, chain, root) = split(&text).map_err(content)?;
+        let key = match key.trim().strip_prefix(BEGIN_WRAPPED).and_then(|key| key.strip_suffix(END_WRAPPED)) {
+            Some(wrapped) => unwrap(wrapped.trim()).ok_or_else(|| {
+                content("its private key is wrapped with a key that this node does not have")
+            })?,
+            None => key.to_owned(),
+        };
         if !key.contains("PRIVATE KEY") {
             return Err(content("it holds no private key"));
         }
-        Self::new(key.to_owned(), chain.to_owned(), root.to_owned()).map(Some)
+        Self::new(key, chain.to_owned(), root.to_owned()).map(Some)
+    }
+
+    /// Who the certificate in a file says that the node is, without its key; `None` where there is no file.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn identity_in(path: &Path) -> Result<Option<NodeIdentity>, CredentialsError> {
+        let Some(text) = read(path)? else { return Ok(None) };
+        let problem = |problem| CredentialsError::Content { path: path.to_owned(), problem };
+        let (_, chain, _) = split(&text).map_err(problem)?;
+        let leaf =
+            CertificateDer::from_pem_slice(chain.as_bytes()).map_err(CredentialsError::NoCertificate)?;
+        NodeIdentity::of(&leaf).map(Some).map_err(CredentialsError::Identity)
     }
 }
 
+fn read(path: &Path) -> Result<Option<String>, CredentialsError> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(CredentialsError::File { what: "read", path: path.to_owned(), source }),
+        Ok(_) => Ok(Some(text)),
+    }
+}
+
+/// Key, chain and root.
+fn split(text: &str) -> Result<(&str, &str, &str), &'static str> {
+    let chain_at = text.find(BEGIN_CERTIFICATE).ok_or("it holds no certificate")?;
+    let root_at = text.rfind(BEGIN_CERTIFICATE).filter(|at| *at != chain_at);
+    let root_at = root_at.ok_or("it holds no root certificate")?;
+    let (key, rest) = text.split_at(chain_at);
+    let (chain, root) = rest.split_at(root_at - chain_at);
+    Ok((key, chain, root))
+}
+
+const BEGIN_WRAPPED: &str = "-----BEGIN SWARM WRAPPED PRIVATE KEY-----";
+const END_WRAPPED: &str = "-----END SWARM WRAPPED PRIVATE KEY-----";
 const BEGIN_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
 impl std::fmt::Debug for Credentials {

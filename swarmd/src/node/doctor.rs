@@ -46,6 +46,11 @@ impl From<Finding> for v1::Finding {
     }
 }
 
+/// Of a manager that waits for its key.
+pub fn locked() -> Finding {
+    Finding::failure("lock", "this manager is locked; its containers go on", "swarmctl cluster unlock")
+}
+
 /// Of the machine, in a cluster or not. Blocks for the time of some disk writes.
 pub fn examine_machine(directory: &Path, data_address: Option<Ipv4Addr>) -> Vec<Finding> {
     let mut findings = vec![machine::kernel(), machine::cgroups(), machine::overlay()];

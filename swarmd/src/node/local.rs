@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use swarm_manager::keys::{KeyError, ParseUnlockKeyError, UnlockKey};
 use swarm_model::Availability;
-use swarm_pki::Credentials;
 use swarm_proto::v1;
 use swarm_proto::v1::local_server::{Local, LocalServer};
 use tonic::{Request, Response, Status};
@@ -34,6 +33,8 @@ impl LocalService {
         };
         if let Some(membership) = &*node.membership.lock().await {
             membership.describe(&mut status);
+        } else if node.locked.lock().await.is_some() {
+            describe_locked(&Place::new(&node.config), &mut status);
         }
         if let Some(removal) = &*node.removal.lock().await {
             status.node_id = removal.node.to_string();
@@ -103,6 +104,12 @@ impl LocalService {
         if let Some(removal) = &*self.0.removal.lock().await {
             return Err(Status::failed_precondition(removal.to_string()));
         }
+        if self.0.locked.lock().await.is_some() {
+            return Err(Status::failed_precondition(
+                "this node is a manager that is locked: run `swarmctl cluster unlock`; or to forget its cluster: swarmctl \
+                 cluster leave --force",
+            ));
+        }
         match &*self.0.membership.lock().await {
             None => Ok(()),
             Some(membership) => Err(Status::failed_precondition(format!(
@@ -146,6 +153,20 @@ impl Local for LocalService {
         Ok(Response::new(v1::RenewResponse { valid_until }))
     }
 
+    async fn unlock(&self, request: Request<v1::UnlockRequest>) -> Result<Response<v1::LocalStatus>, Status> {
+        let _change = self.0.change.lock().await;
+        let key: UnlockKey = request
+            .into_inner()
+            .unlock_key
+            .parse()
+            .map_err(|error: ParseUnlockKeyError| Status::invalid_argument(error.to_string()))?;
+        self.0.unlock(&key).await.map_err(|error| match error.downcast_ref::<KeyError>() {
+            Some(KeyError::WrongKey { .. }) => Status::permission_denied(format!("{error:#}")),
+            _ => told(&error),
+        })?;
+        Ok(self.answer().await)
+    }
+
     async fn examine(&self, _: Request<v1::ExamineRequest>) -> Result<Response<v1::ExamineResponse>, Status> {
         let findings = self.examine_node().await.map_err(|error| told(&error))?;
         Ok(Response::new(v1::ExamineResponse { findings: findings.into_iter().map(Into::into).collect() }))
@@ -154,14 +175,16 @@ impl Local for LocalService {
     async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
         let node = &self.0;
         let _change = node.change.lock().await;
+        let force = request.into_inner().force;
         let leaving = match &*node.membership.lock().await {
             // Nobody is left to ask.
             None if node.removal.lock().await.is_some() => None,
+            None if node.locked.lock().await.is_some() => return self.leave_locked(force).await,
             None => return Err(Status::failed_precondition("this node is in no cluster")),
             Some(member) => member.manager().cloned().map(|one| (member.credentials().identity().node, one)),
         };
         if let Some((id, manager)) = leaving
-            && !request.into_inner().force
+            && !force
         {
             departure::step_back(id, &manager).await?;
         }
@@ -175,18 +198,49 @@ impl Local for LocalService {
     }
 }
 
+/// What can be told without the key.
+fn describe_locked(place: &Place, status: &mut v1::LocalStatus) {
+    status.locked = true;
+    status.role = v1::NodeRole::Manager as i32;
+    if let Ok(identity) = place.identity() {
+        status.node_id = identity.node.to_string();
+        status.cluster_id = identity.cluster.to_string();
+    }
+    if let Ok(Some(record)) = place.record() {
+        status.managers = record.managers;
+        status.data_address = record.data_address.to_string();
+    }
+}
+
 impl LocalService {
+    /// A locked manager has no agent that could remove its containers, and nobody whom it could tell.
+    async fn leave_locked(&self, force: bool) -> Result<Response<v1::LeaveResponse>, Status> {
+        let node = &self.0;
+        if !force {
+            return Err(Status::failed_precondition(
+                "this manager is locked, so it cannot tell the others that it leaves: run `swarmctl cluster unlock` first, \
+                 or to forget its state for good: swarmctl cluster leave --force",
+            ));
+        }
+        Place::new(&node.config).forget().map_err(|error| told(&error))?;
+        *node.locked.lock().await = None;
+        node.door.close();
+        info!("left the cluster");
+        Ok(Response::new(v1::LeaveResponse {}))
+    }
+
     /// What is known of the membership is copied out first: examining takes a while, and holds nothing up.
     async fn examine_node(&self) -> anyhow::Result<Vec<doctor::Finding>> {
         let node = &self.0;
         let member = node.membership.lock().await.as_ref().map(Membership::to_examine);
-        let (directory, data_address) =
-            (node.config.data_dir.clone(), member.as_ref().map(|member| member.data_address));
+        let data_address = member.as_ref().map(|(record, _)| record.data_address);
+        let directory = node.config.data_dir.clone();
         let machine = tokio::task::spawn_blocking(move || doctor::examine_machine(&directory, data_address));
         let mut findings = machine.await?;
-        if let Some(member) = member {
-            let credentials = Credentials::load(&Place::new(&node.config).credentials())?
-                .context("the node's credentials are missing")?;
+        if node.locked.lock().await.is_some() {
+            findings.push(doctor::locked());
+        }
+        if let Some((member, credentials)) = member {
             findings.extend(doctor::examine_membership(&credentials, &member.managers).await);
         }
         Ok(findings)

@@ -14,9 +14,10 @@ use swarm_agent::{
     UnreachableError,
 };
 use swarm_image::RegistryOptions;
+use swarm_manager::keys::{Keyring, Opened};
 use swarm_manager::{Bootstrap, Manager, ManagerConfig};
 use swarm_model::{EngineDescription, NodeRole};
-use swarm_pki::{Credentials, Dialler};
+use swarm_pki::{Credentials, Dialler, NodeIdentity};
 use swarm_proto::v1;
 use tracing::warn;
 
@@ -96,9 +97,48 @@ impl Place {
         }
     }
 
-    fn remember(&self, record: &Record, credentials: &Credentials) -> anyhow::Result<()> {
-        credentials.save(&self.credentials())?;
+    fn remember(
+        &self,
+        record: &Record,
+        credentials: &Credentials,
+        keyring: Option<&Keyring>,
+    ) -> anyhow::Result<()> {
+        self.save(credentials, keyring)?;
         self.note(record)
+    }
+
+    /// A manager's private key is wrapped with its data key.
+    fn save(&self, credentials: &Credentials, keyring: Option<&Keyring>) -> anyhow::Result<()> {
+        let path = self.credentials();
+        Ok(match keyring {
+            Some(keyring) => credentials.save_wrapped(&path, |pem| keyring.wrap_private_key(pem))?,
+            None => credentials.save(&path)?,
+        })
+    }
+
+    /// What proves the node; with the keyring, where it is a manager's.
+    pub fn load_credentials(&self, keyring: Option<&Keyring>) -> anyhow::Result<Credentials> {
+        let path = self.credentials();
+        let unwrap = |wrapped: &str| keyring.and_then(|keyring| keyring.unwrap_private_key(wrapped));
+        Credentials::load_wrapped(&path, unwrap)?.with_context(|| format!("{} is missing", path.display()))
+    }
+
+    /// Who the node is, locked or not.
+    pub fn identity(&self) -> anyhow::Result<NodeIdentity> {
+        let path = self.credentials();
+        Credentials::identity_in(&path)?.with_context(|| format!("{} is missing", path.display()))
+    }
+
+    pub fn open_keyring(&self) -> anyhow::Result<Opened> {
+        Ok(Keyring::open(&self.manager())?)
+    }
+
+    /// For a manager that begins, with nothing of an earlier one.
+    fn new_keyring(&self, role: NodeRole) -> anyhow::Result<Option<Keyring>> {
+        Ok(match role {
+            NodeRole::Manager => Some(Keyring::create(&self.manager())?),
+            NodeRole::Worker => None,
+        })
     }
 
     pub fn note(&self, record: &Record) -> anyhow::Result<()> {
@@ -178,8 +218,9 @@ impl Membership {
         let manager = manager_config(config, &record, engine.clone());
         let (manager, credentials) =
             Manager::bootstrap(manager, bootstrap).await.context("cannot make the cluster")?;
-        let begun =
-            place.remember(&record, &credentials).and_then(|()| begin(config, &record, engine, &credentials));
+        let begun = place
+            .remember(&record, &credentials, Some(manager.keyring()))
+            .and_then(|()| begin(config, &record, engine, &credentials));
         match begun {
             Ok((agent, managers, dialler)) => {
                 door.open(manager.local_routes());
@@ -203,8 +244,10 @@ impl Membership {
         door: &ManagerDoor,
     ) -> anyhow::Result<Self> {
         let place = Place::new(config);
-        place.remember(&record, &credentials)?;
-        match Self::resume(config, record, engine, credentials, door).await {
+        swarm_manager::put_leftovers_aside(&place.manager())?;
+        let keyring = place.new_keyring(credentials.identity().role)?;
+        place.remember(&record, &credentials, keyring.as_ref())?;
+        match Self::resume(config, record, engine, credentials, keyring, door).await {
             Ok(membership) => Ok(membership),
             Err(error) => {
                 place.forget()?;
@@ -230,16 +273,18 @@ impl Membership {
         if renewed.credentials.identity().role == NodeRole::Manager {
             place.forget_manager()?;
         }
-        place.remember(&record, &renewed.credentials)?;
+        let keyring = place.new_keyring(renewed.credentials.identity().role)?;
+        place.remember(&record, &renewed.credentials, keyring.as_ref())?;
         if renewed.credentials.identity().role == NodeRole::Worker {
             place.forget_manager()?;
         }
-        Self::resume(config, record, engine, renewed.credentials, door).await
+        Self::resume(config, record, engine, renewed.credentials, keyring, door).await
     }
 
     /// Goes on with a new certificate for the same role. No connection is dropped.
     pub fn renew(&mut self, config: &Config, credentials: Credentials) -> anyhow::Result<()> {
-        credentials.save(&Place::new(config).credentials())?;
+        let keyring = self.manager.as_ref().map(|manager| manager.keyring());
+        Place::new(config).save(&credentials, keyring)?;
         if let Some(manager) = &self.manager {
             manager.renew(&credentials)?;
         }
@@ -248,26 +293,27 @@ impl Membership {
         Ok(())
     }
 
-    /// Continues as what the node was.
+    /// Continues as what the node was; a manager has its keyring.
     pub async fn resume(
         config: &Config,
         mut record: Record,
         engine: EngineDescription,
         credentials: Credentials,
+        keyring: Option<Keyring>,
         door: &ManagerDoor,
     ) -> anyhow::Result<Self> {
-        let manager = match credentials.identity().role {
-            NodeRole::Worker => None,
-            NodeRole::Manager => {
+        let manager = match keyring {
+            None => None,
+            Some(keyring) => {
                 let manager = manager_config(config, &record, engine.clone());
                 let started = match &mut record.seat {
                     Some(seat) if !seat.joined => {
-                        let joined = Manager::join(manager, &credentials).await;
+                        let joined = Manager::join(manager, &credentials, keyring).await;
                         seat.joined = joined.is_ok();
                         Place::new(config).note(&record)?;
                         joined
                     }
-                    Some(_) | None => Manager::open(manager, &credentials).await,
+                    Some(_) | None => Manager::open(manager, &credentials, keyring).await,
                 };
                 Some(Arc::new(started.context("cannot start the manager")?))
             }
@@ -305,8 +351,8 @@ impl Membership {
     }
 
     /// A copy of what the way to the managers is looked for with.
-    pub fn to_examine(&self) -> Record {
-        self.record.clone()
+    pub fn to_examine(&self) -> (Record, Arc<Credentials>) {
+        (self.record.clone(), Arc::clone(&self.credentials))
     }
 
     pub fn describe(&self, status: &mut v1::LocalStatus) {

@@ -156,6 +156,17 @@ async fn a_node_joins_with_the_token_and_is_known_by_its_certificate() {
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
+    let reversed = |text: &str| text.chars().rev().collect::<String>();
+    let wrapped = folder.path().join("wrapped.pem");
+    joined.credentials.save_wrapped(&wrapped, reversed).unwrap();
+    assert!(!std::fs::read_to_string(&wrapped).unwrap().contains("BEGIN PRIVATE KEY"));
+    assert!(Credentials::load(&wrapped).is_err());
+    assert_eq!(Credentials::identity_in(&wrapped).unwrap().as_ref(), Some(kept.identity()));
+    for either in [&wrapped, &path] {
+        let again = Credentials::load_wrapped(either, |text| Some(reversed(text))).unwrap().unwrap();
+        assert!(Dialler::new(&again).is_ok());
+    }
+
     let channel = Dialler::new(&kept).unwrap().connect(&server.address).await.unwrap();
     CertificateAuthorityClient::new(channel).get_root(v1::GetRootRequest {}).await.unwrap();
     let callers = server.callers.lock().unwrap().clone();

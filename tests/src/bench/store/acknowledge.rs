@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use swarm_manager::engine::Engine;
+use swarm_manager::keys::DataKey;
 use swarm_manager_core::api::{CreateCluster, NewNode, Request, Response};
 use swarm_manager_core::door::Config;
 use swarm_model::{
@@ -24,9 +25,10 @@ pub struct Measured {
 /// A write is refused, or what was acknowledged is not there after a restart.
 pub fn measure(root: &Path, clients: u32, writes: u32) -> anyhow::Result<Measured> {
     let directory = tempfile::tempdir_in(root).context("make a directory to measure in")?;
+    let key = DataKey::generate();
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let engine = start(directory.path())?;
+        let engine = start(directory.path(), &key)?;
         engine.request(Request::CreateCluster(Box::new(cluster()))).await?;
         let each = writes.div_ceil(clients);
         let started = Instant::now();
@@ -38,7 +40,7 @@ pub fn measure(root: &Path, clients: u32, writes: u32) -> anyhow::Result<Measure
         }
         let whole = started.elapsed();
         engine.stop().await;
-        check(directory.path(), clients, each).await?;
+        check(directory.path(), &key, clients, each).await?;
         Ok(Measured { times: Times::of(times).context("nothing was written")?, whole })
     })
 }
@@ -54,8 +56,8 @@ async fn write(engine: Engine, client: u32, count: u32) -> anyhow::Result<Vec<Du
 }
 
 /// Every client's last write is what a restarted manager holds.
-async fn check(directory: &Path, clients: u32, last: u32) -> anyhow::Result<()> {
-    let engine = start(directory)?;
+async fn check(directory: &Path, key: &DataKey, clients: u32, last: u32) -> anyhow::Result<()> {
+    let engine = start(directory, key)?;
     let mut leadership = engine.leadership();
     let leads = |now: &swarm_manager_core::door::Leadership| {
         matches!(now, swarm_manager_core::door::Leadership::Leader { .. })
@@ -74,9 +76,9 @@ async fn check(directory: &Path, clients: u32, last: u32) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn start(directory: &Path) -> anyhow::Result<Engine> {
+fn start(directory: &Path, key: &DataKey) -> anyhow::Result<Engine> {
     let config = Config { node_id: NodeId::from_u128(1), raft_id: 1, seed: [7; 32], tick: Config::TICK };
-    Ok(Engine::start(config, directory, Box::new(|_, _| {}))?)
+    Ok(Engine::start(config, directory, key, Box::new(|_, _| {}))?)
 }
 
 fn image(client: u32, number: u32) -> Image {
