@@ -48,7 +48,14 @@ struct Shared {
     introduction: v1::RaftMessage,
     peers: Mutex<BTreeMap<u64, Peer>>,
     /// Calls that are forwarded go here.
-    leader: tokio::sync::Mutex<Option<(Address, Channel)>>,
+    leader: tokio::sync::Mutex<Option<Leading>>,
+}
+
+/// The connection to the manager that led last.
+struct Leading {
+    raft_id: u64,
+    address: Address,
+    channel: Channel,
 }
 
 /// Whom and where.
@@ -137,18 +144,18 @@ impl Peers {
         let address = self.table().get(&raft_id).map(|peer| peer.address.clone());
         let address = address.ok_or(NoLeaderError::Unknown(raft_id))?;
         let mut kept = self.0.leader.lock().await;
-        if let Some((_, channel)) = kept.as_ref().filter(|(of, _)| *of == address) {
-            return Ok(channel.clone());
+        if let Some(leading) = kept.as_ref().filter(|leading| leading.address == address) {
+            return Ok(leading.channel.clone());
         }
         *kept = None;
         let channel = self.0.dialler.connect_to(address.node, &address.address).await?;
-        *kept = Some((address, channel.clone()));
+        *kept = Some(Leading { raft_id, address, channel: channel.clone() });
         Ok(channel)
     }
 
-    /// The connection to the leader broke.
-    pub async fn hang_up_leader(&self) {
-        *self.0.leader.lock().await = None;
+    /// The connection to a leader broke. One to its successor stays.
+    pub async fn hang_up_leader(&self, raft_id: u64) {
+        self.0.leader.lock().await.take_if(|leading| leading.raft_id == raft_id);
     }
 
     /// Keeps the addresses current and reports losses; ends with the engine.

@@ -190,6 +190,7 @@ impl Consensus {
             self.next_tick = self.next_tick + self.tick;
             self.raw.tick();
             self.election.settle(&mut self.raw);
+            self.advance_succession();
         }
         self.next_tick = self.next_tick.max(now + self.tick);
     }
@@ -198,6 +199,7 @@ impl Consensus {
     pub fn step(&mut self, bytes: &[u8], now: Timestamp) -> Result<(), MessageError> {
         let message = message::decode(bytes, self.raw.raft.id)?;
         self.hear(message.from, now);
+        self.overtake(&message);
         self.raw.step(message).map_err(MessageError::Refused)?;
         self.election.settle(&mut self.raw);
         Ok(())
@@ -209,7 +211,7 @@ impl Consensus {
         self.raw.report_unreachable(peer);
         self.raw.report_snapshot(peer, SnapshotStatus::Failure);
         if self.leader() == Some(peer) && !self.is_leader() {
-            self.campaign();
+            self.succeed(peer);
         }
     }
 

@@ -105,7 +105,8 @@ where
 /// Where a call goes.
 enum Way {
     Here,
-    There(Channel),
+    /// To the manager with this Raft id.
+    There(u64, Channel),
 }
 
 /// Why a forwarded call has no answer.
@@ -121,7 +122,7 @@ impl Forward {
     {
         match self.way(Instant::now() + LEADER_WAIT).await? {
             Way::Here => Ok(service.call(request).await.unwrap_or_else(|never| match never {})),
-            Way::There(channel) => self.send(channel, request).await.map_err(|_| broke_off()),
+            Way::There(leader, channel) => self.send(leader, channel, request).await.map_err(|_| broke_off()),
         }
     }
 
@@ -134,12 +135,14 @@ impl Forward {
         let body = Limited::new(body, MAX_MESSAGE_BYTES + FRAME_BYTES).collect().await;
         let body = body.map_err(|_| Status::invalid_argument("the request is cut short, or too large"))?;
         let body = body.to_bytes();
+        let mut leadership = self.engine.leadership();
         loop {
+            leadership.mark_unchanged();
             match self.attempt(&parts, &body, service.clone(), deadline).await? {
                 Some(response) if !is_not_leader(response.headers()) || Instant::now() >= deadline => {
                     return Ok(response);
                 }
-                Some(_) | None => tokio::time::sleep(PAUSE).await,
+                Some(_) | None => drop(tokio::time::timeout(PAUSE, leadership.changed()).await),
             }
         }
     }
@@ -158,7 +161,7 @@ impl Forward {
         let request = Request::from_parts(parts.clone(), Body::new(Full::new(body.clone())));
         match self.way(deadline).await? {
             Way::Here => Ok(Some(service.call(request).await.unwrap_or_else(|never| match never {}))),
-            Way::There(channel) => match self.send(channel, request).await {
+            Way::There(leader, channel) => match self.send(leader, channel, request).await {
                 Ok(response) => Ok(Some(response)),
                 Err(lost) if lost.unsent || is_read(parts.uri.path()) => Ok(None),
                 Err(_) => Err(broke_off()),
@@ -174,10 +177,16 @@ impl Forward {
             match now {
                 Leadership::Leader { .. } => return Ok(Way::Here),
                 Leadership::Follower { leader: Some(leader) } => {
-                    if let Ok(Ok(channel)) = timeout_at(deadline, self.peers.leader(leader)).await {
-                        return Ok(Way::There(channel));
+                    // A leader whose host is gone may be dialled for seconds; another one is elected in the meantime.
+                    tokio::select! {
+                        dialled = timeout_at(deadline, self.peers.leader(leader)) => match dialled {
+                            Ok(Ok(channel)) => return Ok(Way::There(leader, channel)),
+                            Ok(Err(_)) | Err(_) => {
+                                let _ = tokio::time::timeout(PAUSE, leadership.changed()).await;
+                            }
+                        },
+                        _ = leadership.changed() => {}
                     }
-                    let _ = tokio::time::timeout(PAUSE, leadership.changed()).await;
                 }
                 Leadership::Follower { leader: None } => {
                     let _ = timeout_at(deadline, leadership.changed()).await;
@@ -189,7 +198,12 @@ impl Forward {
         }
     }
 
-    async fn send(&self, mut channel: Channel, mut request: Request<Body>) -> Result<Response<Body>, Lost> {
+    async fn send(
+        &self,
+        leader: u64,
+        mut channel: Channel,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Lost> {
         wrap(&mut request);
         let sent = async {
             poll_fn(|context| channel.poll_ready(context)).await?;
@@ -198,7 +212,7 @@ impl Forward {
         match sent.await {
             Ok(response) => Ok(response),
             Err(error) => {
-                self.peers.hang_up_leader().await;
+                self.peers.hang_up_leader(leader).await;
                 Err(Lost { unsent: never_connected(&error) })
             }
         }

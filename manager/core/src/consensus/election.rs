@@ -1,27 +1,56 @@
-//! Election timeouts from our own generator.
+//! When this member asks for votes.
 //!
+//! Election timeouts come from our own generator:
 //! raft-rs draws them from the thread's generator whenever it resets, which would make a simulated run unrepeatable. So
 //! after every call that may have reset it, its draw is overwritten: by a new one of ours where the term, the role or
 //! the leader changed or an election began, by the one before where not.
 
-use raft::{RawNode, StateRole};
+use raft::eraftpb::{Message, MessageType};
+use raft::{INVALID_ID, RawNode, StateRole};
 use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 
-use super::ELECTION_TICKS;
 use super::log::Log;
+use super::{Consensus, ELECTION_TICKS};
 use crate::randomness::{self, Purpose};
+
+/// Between the turns of two members after a lost leader: time for two rounds of votes with their syncs.
+const TURN_TICKS: usize = 2;
+/// Turns of one member. Who is not elected in them waits for its election timeout as ever.
+const MAX_TURNS: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Election {
     generator: ChaCha12Rng,
     timeout: usize,
     seen: Option<(u64, StateRole, u64)>,
+    succession: Option<Succession>,
+}
+
+/// The leader's connection broke. All who notice it would ask for votes at the same moment, and none would win: they
+/// take turns by their ids. Who does not know yet that the leader is gone keeps to its lease and does not answer, so each
+/// asks again.
+#[derive(Debug)]
+struct Succession {
+    /// Members that may be elected, in the order of their ids.
+    heirs: usize,
+    /// This member's place among them.
+    rank: usize,
+    /// Ticks until its next turn.
+    wait: usize,
+    turns_left: u32,
+    /// Of the last look. When it rises somebody asks for votes; should that fail, the turns begin anew.
+    term: u64,
 }
 
 impl Election {
     pub fn new(seed: [u8; 32]) -> Self {
-        Self { generator: randomness::child(seed, Purpose::Election), timeout: ELECTION_TICKS, seen: None }
+        Self {
+            generator: randomness::child(seed, Purpose::Election),
+            timeout: ELECTION_TICKS,
+            seen: None,
+            succession: None,
+        }
     }
 
     pub fn settle(&mut self, raw: &mut RawNode<Log>) {
@@ -34,5 +63,68 @@ impl Election {
             self.seen = now;
         }
         raft.set_randomized_election_timeout(self.timeout);
+    }
+}
+
+impl Consensus {
+    /// The leader can no longer be reached: it is forgotten, so that its lease keeps nobody from having this member's
+    /// vote, and this member asks for votes when it is its turn.
+    pub(super) fn succeed(&mut self, leader: u64) {
+        let raft = &mut self.raw.raft;
+        let term = raft.term;
+        raft.become_follower(term, INVALID_ID);
+        let id = self.raw.raft.id;
+        let mut heirs = self.membership().voters;
+        heirs.remove(&leader);
+        let rank = heirs.range(..id).count();
+        let (heirs, wait) = (heirs.len(), rank * TURN_TICKS);
+        self.election.succession = Some(Succession { heirs, rank, wait, turns_left: MAX_TURNS, term });
+        self.election.settle(&mut self.raw);
+        self.take_turn();
+    }
+
+    /// Once per tick.
+    pub(super) fn advance_succession(&mut self) {
+        let raft = &self.raw.raft;
+        let (settled, term) = (raft.leader_id != INVALID_ID, raft.term);
+        let Some(succession) = &mut self.election.succession else { return };
+        if settled || succession.turns_left == 0 {
+            self.election.succession = None;
+            return;
+        }
+        if succession.term != term {
+            succession.term = term;
+            succession.wait = (succession.rank + 1) * TURN_TICKS;
+        }
+        succession.wait = succession.wait.saturating_sub(1);
+        self.take_turn();
+    }
+
+    fn take_turn(&mut self) {
+        let Some(succession) = &mut self.election.succession else { return };
+        if succession.wait > 0 || succession.turns_left == 0 {
+            return;
+        }
+        succession.wait = succession.heirs * TURN_TICKS;
+        succession.turns_left -= 1;
+        self.campaign();
+    }
+
+    /// Who asks for a vote and has less of the log cannot win. Where only one other member can, it need not wait for its
+    /// turn.
+    pub(super) fn overtake(&mut self, asked: &Message) {
+        let asks = asked.msg_type == MessageType::MsgRequestPreVote as i32;
+        let raft = &self.raw.raft;
+        if asks
+            && raft.leader_id == INVALID_ID
+            && raft.state == StateRole::Follower
+            && !raft.raft_log.is_up_to_date(asked.index, asked.log_term)
+            && let Some(succession) = &mut self.election.succession
+            && succession.heirs == 2
+            && succession.turns_left > 0
+        {
+            succession.wait = 0;
+            self.take_turn();
+        }
     }
 }

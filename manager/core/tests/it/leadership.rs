@@ -37,6 +37,25 @@ fn a_new_leader_goes_on_and_moves_nothing() {
     }
 }
 
+/// All followers notice at nearly the same moment; if all asked for votes then, none would win before an election timeout.
+#[test]
+fn the_heirs_of_a_crashed_leader_do_not_split_their_votes() {
+    for (seed, managers) in (300..340).zip([3, 5].into_iter().cycle()) {
+        let mut world = World::with_agents(seed, managers, 1);
+        let spec = Arc::new(specs::service("web", 3));
+        world.send(Request::CreateService { spec, request_id: None });
+        // One of them may have more of the log.
+        let pause = Duration::from_micros(world.random(0..1_500));
+        world.run_for(pause);
+        let old = world.leader().unwrap();
+        world.crash(old);
+        let took =
+            world.run_until("another manager leads", |world| world.leader().is_some_and(|it| it != old));
+        assert!(took < Duration::from_millis(400), "seed {seed}: {took:?}");
+        settle_and_compare(&mut world);
+    }
+}
+
 #[test]
 fn a_leader_that_is_cut_off_steps_down_and_answers_that_the_outcome_is_unknown() {
     let mut world = World::with_agents(220, 3, 2);
