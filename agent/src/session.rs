@@ -139,7 +139,9 @@ async fn receive(
                     .send(Event::SessionMessage { session, message: ManagerMessage::Welcome(welcome) })
                     .await;
             }
-            message @ (ManagerMessage::Assignments(_) | ManagerMessage::Mesh(_)) => {
+            message @ (ManagerMessage::Assignments(_)
+            | ManagerMessage::Mesh(_)
+            | ManagerMessage::Heartbeat) => {
                 answers.send(Event::SessionMessage { session, message }).await;
             }
         }

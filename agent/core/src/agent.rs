@@ -36,6 +36,8 @@ pub struct AgentCore {
     node: NodeRecord,
     node_on_disk: NodeRecord,
     heartbeat: Duration,
+    /// A heartbeat was sent, and the manager has said nothing since.
+    unanswered: bool,
     assignments: Table,
     /// A manager has told this process everything that is assigned.
     confirmed: bool,
@@ -76,6 +78,7 @@ impl AgentCore {
             node: recovered.node.clone(),
             node_on_disk: recovered.node.clone(),
             heartbeat: Duration::ZERO,
+            unanswered: false,
             assignments: Table::default(),
             confirmed: false,
             tasks: BTreeMap::new(),

@@ -1,7 +1,7 @@
 //! Which manager to speak to, and when to try again.
 //!
 //! A manager that does not lead names the leader, who is tried at once. Everything else that ends a session is followed
-//! by a pause, with jitter, and by the next manager of the list. The pause doubles with each round of the list, up to a
+//! by a pause, with jitter, and by the next manager of the list, which is another one if there is any. The pause doubles with each round of the list, up to a
 //! ceiling: one dead manager must not keep the node from the others.
 
 use std::time::Duration;
@@ -137,7 +137,11 @@ impl Dialer {
         if self.current() != Some(session) {
             return None;
         }
-        self.state = State::Down;
+        if let State::Connecting { manager, .. } | State::Open { manager, .. } =
+            std::mem::replace(&mut self.state, State::Down)
+        {
+            self.pass_over(&manager);
+        }
         match reason {
             Closed::NotLeader { leader: Some(leader) } if self.redirects < REDIRECT_LIMIT => {
                 self.redirects += 1;
@@ -153,6 +157,14 @@ impl Dialer {
                 Some(now + REMOVED_PAUSE)
             }
             Closed::Failed(error) => Some(self.pause(now, error)),
+        }
+    }
+
+    /// Whom to try next: not the manager whose session just ended.
+    fn pass_over(&mut self, manager: &str) {
+        let place = self.next % self.managers.len().max(1);
+        if self.managers.get(place).is_some_and(|next| next == manager) {
+            self.next = place + 1;
         }
     }
 
@@ -260,6 +272,19 @@ mod tests {
         assert!(fail(&mut dialer, redirect()) > Duration::ZERO);
         assert_eq!(fail(&mut dialer, redirect()), Duration::ZERO);
         assert_eq!(dialer.dial().unwrap().1, "leader:1");
+    }
+
+    #[test]
+    fn a_leader_that_fell_silent_is_not_tried_again_before_the_others() {
+        for leader in ["a:1", "b:1"] {
+            let mut dialer = dialer();
+            fail(&mut dialer, Closed::NotLeader { leader: Some(leader.to_owned()) });
+            let (session, _) = dialer.dial().unwrap();
+            assert!(dialer.opened(session));
+            dialer.welcomed(&[]);
+            dialer.closed(Timestamp::ZERO, session, Closed::Failed("silent".to_owned()));
+            assert_ne!(dialer.dial().unwrap().1, leader);
+        }
     }
 
     #[test]

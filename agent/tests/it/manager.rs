@@ -109,9 +109,14 @@ pub fn config(addresses: &[SocketAddr]) -> AgentConfig {
 }
 
 impl Session {
+    /// The agent's next message. Heartbeats are answered.
     async fn receive(&mut self) -> FromAgent {
         let message = tokio::time::timeout(LIMIT, self.inbound.next()).await.expect("no message came");
-        message.expect("the session ended").unwrap().try_into().unwrap()
+        let message = message.expect("the session ended").unwrap().try_into().unwrap();
+        if matches!(message, FromAgent::Message(AgentMessage::Heartbeat)) {
+            self.send(ManagerMessage::Heartbeat).await;
+        }
+        message
     }
 
     pub async fn registration(&mut self) -> Registration {

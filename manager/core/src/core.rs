@@ -128,7 +128,7 @@ impl ManagerCore {
             Event::SessionOpened { session, node, registration } => {
                 self.session_opened(session, node, registration, effects);
             }
-            Event::SessionMessage { session, message } => self.session_message(session, message),
+            Event::SessionMessage { session, message } => self.session_message(session, message, effects),
             Event::SessionClosed { session } => self.session_closed(session),
         }
     }

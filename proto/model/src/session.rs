@@ -52,6 +52,8 @@ pub enum ManagerMessage {
     /// Open a log stream call for this subscription.
     SubscribeLogs(LogSubscription),
     CancelLogs(u64),
+    /// Answers the agent's, so that it leaves a manager that cannot be heard any more.
+    Heartbeat,
 }
 
 /// First message of a manager on a new session.

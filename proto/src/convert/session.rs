@@ -115,6 +115,7 @@ impl TryFrom<wire::ManagerMessage> for model::ManagerMessage {
                 since_micros: nonzero(logs.since),
             }),
             Message::CancelLogs(id) => Self::CancelLogs(id),
+            Message::Heartbeat(_) => Self::Heartbeat,
         })
     }
 }
@@ -142,6 +143,7 @@ impl From<&model::ManagerMessage> for wire::ManagerMessage {
                 since: logs.since_micros.unwrap_or(0),
             }),
             model::ManagerMessage::CancelLogs(id) => Message::CancelLogs(*id),
+            model::ManagerMessage::Heartbeat => Message::Heartbeat(wire::agent_message::Heartbeat {}),
         };
         Self { message: Some(message) }
     }

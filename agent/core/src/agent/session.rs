@@ -42,8 +42,10 @@ impl AgentCore {
 
     pub(super) fn session_closed(&mut self, now: Timestamp, session: SessionId, reason: Closed) {
         let was_up = self.dialer.up().is_some();
-        if was_up && self.dialer.current() == Some(session) {
-            tracing::info!(?reason, "the session with the manager ended");
+        match (was_up, self.dialer.current() == Some(session)) {
+            (true, true) => tracing::info!(?reason, "the session with the manager ended"),
+            (false, true) => tracing::debug!(?reason, "no session with the manager"),
+            (_, false) => {}
         }
         if let Some(retry_at) = self.dialer.closed(now, session, reason) {
             self.timers.clear(Timer::Welcome);
@@ -61,8 +63,13 @@ impl AgentCore {
         }
     }
 
+    /// A manager that has not answered by the next beat cannot be heard: another one may lead by now, and would soon take
+    /// this node for lost.
     pub(super) fn beat(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        if let Some(session) = self.dialer.up() {
+        let Some(session) = self.dialer.up() else { return };
+        if std::mem::replace(&mut self.unanswered, true) {
+            self.hang_up(now, "the manager does not answer".to_owned(), effects);
+        } else {
             effects.push(Effect::Send { session, message: AgentMessage::Heartbeat });
             self.timers.set(Timer::Heartbeat, now + self.heartbeat);
         }
@@ -79,6 +86,7 @@ impl AgentCore {
             return;
         }
         let welcomed = self.dialer.up().is_some();
+        self.unanswered = false;
         match message {
             ManagerMessage::Welcome(welcome) => self.welcomed(now, welcome, effects),
             ManagerMessage::Assignments(_) | ManagerMessage::Mesh(_) if !welcomed => {
@@ -87,7 +95,7 @@ impl AgentCore {
             ManagerMessage::Assignments(delta) => self.receive_assignments(now, session, delta, effects),
             ManagerMessage::Mesh(delta) => self.receive_mesh(now, session, delta, effects),
             // Log streams are calls of their own: whoever drives the core answers them.
-            ManagerMessage::SubscribeLogs(_) | ManagerMessage::CancelLogs(_) => {}
+            ManagerMessage::SubscribeLogs(_) | ManagerMessage::CancelLogs(_) | ManagerMessage::Heartbeat => {}
         }
     }
 

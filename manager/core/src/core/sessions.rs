@@ -34,9 +34,14 @@ impl ManagerCore {
         effects.push(Effect::CloseSession { session, reason });
     }
 
-    pub(super) fn session_message(&mut self, session: SessionId, message: AgentMessage) {
+    pub(super) fn session_message(
+        &mut self,
+        session: SessionId,
+        message: AgentMessage,
+        effects: &mut Vec<Effect>,
+    ) {
         if let Some(leader) = &mut self.leader {
-            leader.hear(session, message, &self.store, self.now, &mut self.watch);
+            leader.hear(session, message, &self.store, self.now, &mut self.watch, effects);
         }
     }
 

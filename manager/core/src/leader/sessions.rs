@@ -78,11 +78,14 @@ impl Leader {
         store: &Store,
         now: Timestamp,
         watch: &mut Watch,
+        effects: &mut Vec<Effect>,
     ) {
         // A session that was replaced or closed may still have had words on the way.
         let Some(node) = self.fleet.heard(session, now) else { return };
         match message {
-            AgentMessage::Heartbeat => {}
+            AgentMessage::Heartbeat => {
+                effects.push(Effect::Session { session, message: ManagerMessage::Heartbeat });
+            }
             AgentMessage::Statuses(statuses) => {
                 for (task, status) in statuses {
                     self.note_status(node, task, status, store, now, watch);

@@ -101,6 +101,7 @@ fn what_ignores_the_stop_signal_is_killed() {
         stop a
         > wait 9999
         send heartbeat
+        > heartbeat
         > wait 1
         kill a
         > exited a 137
@@ -413,6 +414,27 @@ fn a_container_without_a_record_waits_for_the_managers_word() {
         > removed b
         forget b
         remove a
+        ",
+    );
+}
+
+#[test]
+fn a_manager_that_falls_silent_is_left() {
+    connected(
+        "
+        > wait 1000
+        send heartbeat
+        > heartbeat
+        > wait 1000
+        send heartbeat
+        > mesh 1.1
+        program mesh
+        > wait 1000
+        send heartbeat
+        > wait 1000
+        disconnect
+        > wait 100
+        connect m2:1
         ",
     );
 }

@@ -172,7 +172,9 @@ impl Agent {
             }
             ManagerMessage::Assignments(delta) => self.assign(delta, now),
             ManagerMessage::Mesh(delta) => self.program(delta),
-            ManagerMessage::SubscribeLogs(_) | ManagerMessage::CancelLogs(_) => Vec::new(),
+            ManagerMessage::SubscribeLogs(_) | ManagerMessage::CancelLogs(_) | ManagerMessage::Heartbeat => {
+                Vec::new()
+            }
         }
     }
 
