@@ -39,6 +39,8 @@ const STREAMED: &[&str] = &["/swarm.v1.Images/Load"];
 const LEADER_WAIT: Duration = Duration::from_secs(5);
 /// Before a leader that does not answer is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
+/// For an answer of a manager that no longer leads, which may be on its way.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Frame around a message.
 const FRAME_BYTES: usize = 5;
 /// Says for whom a manager forwards a call. Believed of managers only.
@@ -209,13 +211,30 @@ impl Forward {
             poll_fn(|context| channel.poll_ready(context)).await?;
             channel.call(request).await
         };
-        match sent.await {
-            Ok(response) => Ok(response),
-            Err(error) => {
-                self.peers.hang_up_leader(leader).await;
-                Err(Lost { unsent: never_connected(&error) })
+        let unsent = tokio::select! {
+            biased;
+            sent = sent => match sent {
+                Ok(response) => return Ok(response),
+                Err(error) => never_connected(&error),
+            },
+            () = self.superseded(leader) => false,
+        };
+        self.peers.hang_up_leader(leader).await;
+        Err(Lost { unsent })
+    }
+
+    /// Waits until somebody else leads. The one who did may be cut off, and his connection not be broken for long.
+    async fn superseded(&self, leader: u64) {
+        let mut leadership = self.engine.leadership();
+        let leads = |now: &Leadership| *now == Leadership::Follower { leader: Some(leader) };
+        while leadership.wait_for(|now| !leads(now)).await.is_ok() {
+            tokio::time::sleep(LAST_WORDS).await;
+            if !leads(&leadership.borrow()) {
+                return;
             }
         }
+        // The engine stops; the call ends with it.
+        std::future::pending().await
     }
 }
 
