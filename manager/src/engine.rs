@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use swarm_manager_core::api::{ApiError, Request, Response};
@@ -41,6 +41,8 @@ const MAX_BATCH: usize = 4_096;
 const PUBLICATIONS_KEPT: usize = 1_024;
 /// How long a leader may take to hand over when it stops.
 const STEP_DOWN: Duration = Duration::from_millis(500);
+/// A leader without space gives the others so long to make some.
+const HAND_OVER_AGAIN: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +93,8 @@ struct Shared {
     removed: watch::Receiver<RemovedNodes>,
     failed: watch::Receiver<bool>,
     space: Space,
+    /// When leadership was last given to a manager that might have more space.
+    handed_over: tokio::sync::Mutex<Option<Instant>>,
     clock: Clock,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -183,6 +187,7 @@ impl Engine {
             removed,
             failed,
             space: Space::new(directory),
+            handed_over: tokio::sync::Mutex::default(),
             clock,
             threads,
         })))
@@ -194,12 +199,28 @@ impl Engine {
     /// The core's refusal; unavailable where the engine has stopped.
     pub async fn request(&self, request: Request) -> Result<Response, ApiError> {
         // Any other manager passes it on to the one that leads.
-        if matches!(*self.0.leadership.borrow(), Leadership::Leader { .. }) {
-            self.0.space.admit(&request)?;
+        if self.leads()
+            && let Err(refusal) = self.0.space.admit(&request)
+        {
+            return Err(self.hand_over_or(refusal).await);
         }
         let (reply, answer) = oneshot::channel();
         self.put(Item::Request(request, reply, self.permit().await))?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    fn leads(&self) -> bool {
+        matches!(*self.0.leadership.borrow(), Leadership::Leader { .. })
+    }
+
+    /// Another manager may have the space that this one lacks. Where all lack it, each hands over once, and then refuses.
+    async fn hand_over_or(&self, refusal: ApiError) -> ApiError {
+        let mut handed_over = self.0.handed_over.lock().await;
+        if self.leads() && handed_over.is_none_or(|at| at.elapsed() >= HAND_OVER_AGAIN) {
+            *handed_over = Some(Instant::now());
+            self.step_down().await;
+        }
+        if self.leads() { refusal } else { ApiError::NotLeader { leader: None } }
     }
 
     /// Opens an agent's session; it is closed when what is returned is dropped.
