@@ -3,6 +3,7 @@
 //! Everything a test makes carries the test's name and is removed when its [`Cluster`] is dropped, also after a panic.
 
 mod cluster;
+mod disk;
 mod http;
 mod image;
 mod leaks;

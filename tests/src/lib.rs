@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod chaos;
 pub mod e2e;
 pub mod load;

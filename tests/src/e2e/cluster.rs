@@ -18,6 +18,7 @@ use swarm_proto::v1::services_client::ServicesClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Endpoint, Uri};
 
+use super::disk::SmallDisk;
 use super::process::{binary, kill, require_root, signal};
 use super::{Registry, eventually, leaks};
 
@@ -33,6 +34,8 @@ pub struct Options {
     pub unformed: bool,
     /// Run a registry on node 1, spoken to without TLS.
     pub registry: bool,
+    /// The first nodes have a disk that can be filled.
+    pub small_disks: u16,
 }
 
 /// Nodes 1 to n; node 1 is the first manager. The machine itself, beyond the bridge, is the client.
@@ -49,6 +52,7 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Node {
     child: Option<Child>,
+    disk: Option<SmallDisk>,
 }
 
 /// What a command printed, and its exit code.
@@ -93,12 +97,17 @@ impl Cluster {
             let _one = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             DevNetwork::create(&name, options.nodes).expect("networks for the hosts")
         };
-        let nodes = (0..options.nodes).map(|_| Node { child: None }).collect();
+        let nodes = (0..options.nodes).map(|_| Node { child: None, disk: None }).collect();
         let registry = options.registry.then(|| Registry::start(&network, 1, &root));
         if let Some(registry) = &registry {
             options.swarmd.extend(["--insecure-registry".to_owned(), registry.host()]);
         }
         let mut cluster = Self { name, root, network: Some(network), nodes, options, registry };
+        for number in 1..=cluster.options.small_disks {
+            let directory = cluster.data(number);
+            std::fs::create_dir_all(&directory).expect("a directory");
+            cluster.node(number).disk = Some(SmallDisk::mount(&directory).expect("a small disk"));
+        }
         for number in 1..=cluster.options.nodes {
             cluster.restart(number);
         }
@@ -355,6 +364,14 @@ impl Cluster {
         self.restart(number);
     }
 
+    /// What a service manager does with a daemon that has ended by itself.
+    pub fn restart_if_stopped(&mut self, number: u16) {
+        let child = self.node(number).child.as_mut();
+        if child.is_none_or(|child| !matches!(child.try_wait(), Ok(None))) {
+            self.restart(number);
+        }
+    }
+
     /// Pulls the node's cable; its processes go on.
     pub fn cut_off(&self, number: u16) {
         self.network().link_down(number).expect("a link to pull");
@@ -362,6 +379,34 @@ impl Cluster {
 
     pub fn reconnect(&self, number: u16) {
         self.network().link_up(number).expect("a link");
+    }
+
+    /// SIGSTOP to a node's `swarmd`: it hangs, and its connections stay open.
+    pub fn pause(&mut self, number: u16) {
+        self.signal(number, Signal::STOP);
+    }
+
+    pub fn resume(&mut self, number: u16) {
+        self.signal(number, Signal::CONT);
+    }
+
+    fn signal(&mut self, number: u16, kind: Signal) {
+        if let Some(child) = &self.node(number).child {
+            signal(child, kind);
+        }
+    }
+
+    /// Of a node that has one: leaves no byte free.
+    pub fn fill_disk(&self, number: u16) {
+        self.disk(number).fill().expect("a full disk");
+    }
+
+    pub fn free_disk(&self, number: u16) {
+        self.disk(number).free().expect("a disk with space");
+    }
+
+    fn disk(&self, number: u16) -> &SmallDisk {
+        self.nodes[usize::from(number) - 1].disk.as_ref().expect("the options ask for small disks")
     }
 
     fn node(&mut self, number: u16) -> &mut Node {
@@ -380,6 +425,15 @@ impl Cluster {
 
     fn log(&self, number: u16) -> PathBuf {
         self.root.join(format!("{number}.log"))
+    }
+
+    /// Keeps the whole logs beyond the end of the cluster.
+    pub fn copy_logs(&self, directory: &Path) {
+        std::fs::create_dir_all(directory).expect("a directory for logs");
+        for number in 1..=self.options.nodes {
+            std::fs::copy(self.log(number), directory.join(format!("{number}.log")))
+                .expect("a copy of a log");
+        }
     }
 
     /// The ends of all logs, for messages of failing tests.
@@ -439,6 +493,7 @@ impl Drop for Cluster {
         {
             eprintln!("the test's network is left: {error}");
         }
+        self.nodes.clear();
         let _ = std::fs::remove_dir_all(&self.root);
     }
 }

@@ -14,7 +14,7 @@ pub fn on_node(cluster: &Cluster, number: u16) -> Vec<String> {
     left.extend(cgroups(&cluster.cgroup_parent(number)).into_iter().map(|path| path.display().to_string()));
     let data = cluster.data(number).display().to_string();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    left.extend(mounts.lines().filter(|line| line.contains(&data)).map(str::to_owned));
+    left.extend(mounts.lines().filter(|line| line.contains(&format!("{data}/"))).map(str::to_owned));
     left.extend(containers(&cluster.data(number)));
     left
 }

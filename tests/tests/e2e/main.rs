@@ -1,6 +1,7 @@
 //! End-to-end tests: real daemons as hosts in network namespaces, real containers. They need root.
 
 mod bad_input;
+mod chaos;
 mod crashes;
 mod dev;
 mod identity;
