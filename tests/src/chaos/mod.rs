@@ -43,7 +43,7 @@ pub struct Options {
     /// Only this kind of fault (may be repeated)
     #[arg(long = "fault", value_enum)]
     pub faults: Vec<Fault>,
-    /// Where to copy the daemons' logs if a fault is not survived
+    /// Where to keep the daemons' logs; without it, their ends are printed if a fault is not survived
     #[arg(long, value_name = "DIRECTORY")]
     pub logs: Option<PathBuf>,
 }
@@ -110,6 +110,9 @@ pub fn run(options: &Options, mut tell: impl FnMut(&str)) -> anyhow::Result<Surv
     let (lost, invented) = (tally.lost.load(Ordering::Relaxed), tally.invented.load(Ordering::Relaxed));
     ensure!(lost == 0, "{lost} of {} acknowledged writes are lost", survived.writes);
     ensure!(invented == 0, "{invented} writes are there that nobody made");
+    if let Some(directory) = &options.logs {
+        cluster.copy_logs(directory);
+    }
     cluster.finish();
     Ok(survived)
 }
