@@ -35,6 +35,10 @@ pub struct Managers {
     role: Arc<watch::Sender<Option<NodeRole>>>,
     /// When they removed this node.
     removed: Arc<watch::Sender<Option<Timestamp>>>,
+    /// Root certificates that they want believed, PEM.
+    roots: Arc<watch::Sender<Option<Arc<str>>>>,
+    /// Digest of the root that issued this node's certificate.
+    certified: Arc<watch::Sender<String>>,
     /// The last connection for image content.
     content: Arc<Mutex<Option<(String, Channel)>>>,
 }
@@ -56,6 +60,8 @@ impl Managers {
             known: Arc::default(),
             role: Arc::default(),
             removed: Arc::default(),
+            roots: Arc::default(),
+            certified: Arc::default(),
             content: Arc::default(),
         }
     }
@@ -94,6 +100,32 @@ impl Managers {
     /// What the managers say that this node is to be; `None` until they have said it.
     pub fn role(&self) -> watch::Receiver<Option<NodeRole>> {
         self.role.subscribe()
+    }
+
+    pub(crate) fn set_roots(&self, roots: Arc<str>) {
+        self.roots.send_if_modified(|told| {
+            let news = told.as_ref() != Some(&roots);
+            *told = Some(roots);
+            news
+        });
+    }
+
+    /// Root certificates that the managers want believed, PEM, the last one of which issues; `None` until they have said it.
+    pub fn roots(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.roots.subscribe()
+    }
+
+    /// Tells the managers which root issued the certificate that this node has and keeps: its digest as in join tokens.
+    pub fn set_certified(&self, root_digest: String) {
+        self.certified.send_if_modified(|told| {
+            let news = *told != root_digest;
+            *told = root_digest;
+            news
+        });
+    }
+
+    pub(crate) fn certified(&self) -> watch::Receiver<String> {
+        self.certified.subscribe()
     }
 
     pub(crate) fn set_removed(&self, at: Timestamp) {

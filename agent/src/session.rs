@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use swarm_agent_core::{Closed, Event, SessionId};
-use swarm_model::{ManagerMessage, Registration, Timestamp};
+use swarm_model::{AgentMessage, ManagerMessage, Registration, Timestamp};
 use swarm_proto::v1 as wire;
 use swarm_proto::v1::sessions_client::SessionsClient;
 use tokio::sync::mpsc;
@@ -48,8 +48,9 @@ impl Sessions {
     pub fn connect(&mut self, session: SessionId, manager: String) {
         let (outbound, messages) = mpsc::channel(OUTBOUND_LIMIT);
         let (managers, answers, logs) = (self.managers.clone(), self.answers.clone(), self.logs.clone());
+        let certified = outbound.clone();
         let task = tokio::spawn(async move {
-            let run = run(session, &manager, messages, &managers, &answers, &logs);
+            let run = run(session, &manager, (certified, messages), &managers, &answers, &logs);
             let reason = run.await;
             logs.cancel_all();
             answers.post(Event::SessionClosed { session, reason });
@@ -84,7 +85,7 @@ impl Sessions {
 async fn run(
     session: SessionId,
     manager: &str,
-    messages: mpsc::Receiver<wire::AgentMessage>,
+    (outbound, messages): (mpsc::Sender<wire::AgentMessage>, mpsc::Receiver<wire::AgentMessage>),
     managers: &Managers,
     answers: &Answers,
     logs: &LogStreams,
@@ -100,7 +101,10 @@ async fn run(
         Ok(response) => response.into_inner(),
         Err(status) => return reason(manager, &status, managers),
     };
-    let ended = receive(session, inbound, manager, managers, answers, logs).await;
+    let ended = tokio::select! {
+        ended = receive(session, inbound, manager, managers, answers, logs) => ended,
+        () = certify(managers, &outbound) => Ok(()),
+    };
     match ended {
         Ok(()) => Closed::Failed(format!("manager {manager} ended the session")),
         Err(SessionError::Status(status)) => reason(manager, &status, managers),
@@ -113,6 +117,22 @@ async fn run(
 enum SessionError {
     Status(Status),
     Message(String),
+}
+
+/// Says which root issued the node's certificate, and says it again when that changes.
+async fn certify(managers: &Managers, outbound: &mpsc::Sender<wire::AgentMessage>) {
+    let mut certified = managers.certified();
+    loop {
+        let root_digest = certified.borrow_and_update().clone();
+        if !root_digest.is_empty()
+            && outbound.send((&AgentMessage::Certified(root_digest)).into()).await.is_err()
+        {
+            return;
+        }
+        if certified.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn receive(
@@ -139,6 +159,7 @@ async fn receive(
                     .send(Event::SessionMessage { session, message: ManagerMessage::Welcome(welcome) })
                     .await;
             }
+            ManagerMessage::Trust(roots) => managers.set_roots(roots),
             message @ (ManagerMessage::Assignments(_)
             | ManagerMessage::Mesh(_)
             | ManagerMessage::Heartbeat) => {

@@ -6,8 +6,11 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use swarm_manager_core::api::{ApiError, NewNode, Request, Response};
-use swarm_model::{Cluster, EngineDescription, Node, NodeId, NodeRole, Platform, Resources};
+use swarm_manager_core::api::{ApiError, ClusterView, NewNode, Request, Response};
+use swarm_model::{
+    Cluster, EngineDescription, JoinSecrets, Node, NodeId, NodeRole, Platform, Resources, RootRotation,
+    Timestamp,
+};
 use swarm_pki::{Authority, AuthorityError, JoinSecret, JoinToken, NodeIdentity, SigningRequest};
 
 use crate::engine::Engine;
@@ -39,6 +42,8 @@ pub struct Admission {
     pub identity: NodeIdentity,
     /// PEM, leaf first.
     pub certificate_chain: String,
+    /// To be believed, PEM.
+    pub root_certificates: String,
     pub managers: Vec<String>,
     /// Of a manager.
     pub raft_id: Option<u64>,
@@ -75,7 +80,35 @@ impl ClusterAuthority {
         Self { engine }
     }
 
-    /// The root certificate, PEM.
+    /// Begins to replace the root: the new one issues from now on, and takes over once every node has a certificate of it.
+    ///
+    /// # Errors
+    /// The manager cannot write, or the cluster changed at the same moment.
+    pub async fn rotate(&self) -> Result<ClusterView, AdmissionError> {
+        let cluster = self.cluster().await?;
+        let old = load(&cluster)?;
+        let now = SystemTime::now();
+        let (new, root_key) = Authority::generate(cluster.id, now).map_err(AdmissionError::Authority)?;
+        let cross_signed = old.cross_sign(&new, cluster.id, now).map_err(AdmissionError::Authority)?;
+        let rotation = RootRotation {
+            started_at: Timestamp::ZERO,
+            root_certificate: new.root_pem().to_owned(),
+            root_key,
+            cross_signed,
+            root_digest: new.root_digest().to_string(),
+            join: JoinSecrets {
+                worker: JoinSecret::generate().reveal(),
+                manager: JoinSecret::generate().reveal(),
+            },
+        };
+        let request = Request::RotateRoot { base: cluster.version, rotation: Box::new(rotation) };
+        match self.engine.request(request).await? {
+            Response::Cluster(view) => Ok(view),
+            other => unreachable!("RotateRoot is answered by a cluster, not by {other:?}"),
+        }
+    }
+
+    /// The root certificate that join tokens pin, PEM.
     ///
     /// # Errors
     /// The manager cannot answer.
@@ -119,7 +152,7 @@ impl ClusterAuthority {
         let node = NewNode::id_of_key(&request.key_digest());
         self.enter(node, role, candidate).await?;
         let member = self.member(node).await?;
-        self.certify(&request, &cluster, &authority, &member, role).await
+        self.certify(&request, &cluster, &member, role).await
     }
 
     /// Signs a new key of the member `node`, with the role that it has now.
@@ -133,7 +166,6 @@ impl ClusterAuthority {
         manager_address: String,
     ) -> Result<Admission, AdmissionError> {
         let cluster = self.cluster().await?;
-        let authority = load(&cluster)?;
         let request = SigningRequest::parse(request).map_err(AdmissionError::Request)?;
         let member = self.member(node).await?;
         let member = match (member.spec.role, member.raft_id) {
@@ -148,22 +180,23 @@ impl ClusterAuthority {
             }
         };
         let role = member.spec.role;
-        self.certify(&request, &cluster, &authority, &member, role).await
+        self.certify(&request, &cluster, &member, role).await
     }
 
     async fn certify(
         &self,
         request: &SigningRequest,
         cluster: &Cluster,
-        authority: &Authority,
         member: &Node,
         role: NodeRole,
     ) -> Result<Admission, AdmissionError> {
         let identity = NodeIdentity { node: member.id, role, cluster: cluster.id };
-        let chain = authority.issue(request, &identity, SystemTime::now());
+        let issuer = load_issuer(cluster)?;
+        let chain = issuer.issue(request, &identity, SystemTime::now(), cluster.certificate_life);
         Ok(Admission {
             identity,
             certificate_chain: chain.map_err(AdmissionError::Authority)?,
+            root_certificates: cluster.roots(),
             managers: self.managers().await?,
             raft_id: member.raft_id,
         })
@@ -239,6 +272,17 @@ fn checked_address(address: String) -> Result<String, AdmissionError> {
             what: "manager address",
             value: address.chars().take(MAX_HOSTNAME_BYTES).collect(),
         }),
+    }
+}
+
+/// Who issues: the root to come, while there is one.
+fn load_issuer(cluster: &Cluster) -> Result<Authority, AdmissionError> {
+    match &cluster.rotation {
+        None => load(cluster),
+        Some(rotation) => {
+            let next = Authority::load(&rotation.root_certificate, &rotation.root_key);
+            Ok(next.map_err(AdmissionError::Authority)?.vouched_for(rotation.cross_signed.clone()))
+        }
     }
 }
 

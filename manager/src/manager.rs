@@ -21,7 +21,9 @@ use swarm_image::{RegistryOptions, StoreError};
 use swarm_manager_core::api::{ApiError, CreateCluster, NewNode, Request, Response};
 use swarm_manager_core::door::{Config, Leadership};
 use swarm_manager_core::first_raft_id;
-use swarm_model::{Availability, ClusterId, EngineDescription, JoinSecrets, NodeId, NodeRole, NodeSpec};
+use swarm_model::{
+    Availability, ClusterId, EngineDescription, JoinSecrets, MAX_CERTIFICATE_LIFE, NodeId, NodeRole, NodeSpec,
+};
 use swarm_pki::{
     Authority, AuthorityError, Credentials, CredentialsError, Dialler, Expelled, JoinSecret, NodeIdentity,
     NodeKey, SigningRequest, TlsError, server_config,
@@ -352,7 +354,9 @@ impl Founding {
         let request = SigningRequest::parse(&request).map_err(ManagerError::Authority)?;
         let node: NodeId = NewNode::id_of_key(&request.key_digest());
         let identity = NodeIdentity { node, role: NodeRole::Manager, cluster };
-        let chain = authority.issue(&request, &identity, now).map_err(ManagerError::Authority)?;
+        let chain = authority
+            .issue(&request, &identity, now, MAX_CERTIFICATE_LIFE)
+            .map_err(ManagerError::Authority)?;
         let credentials = key.certified(&chain, authority.root_pem()).map_err(ManagerError::Credentials)?;
         Ok(Self { authority, root_key, credentials })
     }

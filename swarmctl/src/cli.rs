@@ -97,6 +97,27 @@ pub enum ClusterCommand {
         gateway_pool: Option<String>,
         #[arg(long, value_enum, default_value = "active")]
         availability: Availability,
+        /// Life of nodes' certificates, 1h to 90 days [default: 90 days]
+        #[arg(long, value_parser = parse::certificate_life, value_name = "DURATION")]
+        cert_expiry: Option<Duration>,
+    },
+    /// Change the cluster
+    Update {
+        /// Life of nodes' certificates from their next renewal on, 1h to 90 days
+        #[arg(long, value_parser = parse::certificate_life, value_name = "DURATION", required = true)]
+        cert_expiry: Duration,
+    },
+    /// Print the root certificate, or replace it by a new one
+    Ca {
+        /// Make a new root; every node renews its certificate, nothing is restarted, the join tokens change
+        #[arg(long)]
+        rotate: bool,
+        /// Do not wait for the nodes
+        #[arg(short, long, requires = "rotate")]
+        detach: bool,
+        /// Show no progress
+        #[arg(short, long)]
+        quiet: bool,
     },
     /// Join this node to a cluster
     Join {

@@ -1,5 +1,6 @@
 //! One module per noun; each function is one command.
 
+mod ca;
 mod cluster;
 mod doctor;
 mod image;

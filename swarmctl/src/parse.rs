@@ -73,6 +73,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(refuse()) } else { Ok(Duration::from_nanos(nanos)) }
 }
 
+/// Of nodes' certificates, as Swarm has it.
+pub fn certificate_life(text: &str) -> Result<Duration, String> {
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let life = duration(text)?;
+    if life < HOUR || life > 24 * 90 * HOUR {
+        return Err("it is from 1h to 2160h (90 days)".to_owned());
+    }
+    Ok(life)
+}
+
 /// `KEY=VALUE`.
 pub fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

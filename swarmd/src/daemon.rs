@@ -43,7 +43,7 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
     let roles = {
         let node = Arc::clone(&node);
         tokio::spawn(
-            async move { tokio::join!(node.follow_role(), node.follow_removal(), node.stay_certified()) },
+            async move { tokio::join!(node.follow_news(), node.follow_removal(), node.stay_certified()) },
         )
     };
     let outcome = tokio::select! {

@@ -22,13 +22,14 @@ pub use local::LocalService;
 use membership::{Membership, Place, Record};
 use removal::Removal;
 
-/// Before a change of role is tried again.
-const ROLE_RETRY: Duration = Duration::from_millis(500);
+/// Before it is tried again to follow the managers.
+const NEWS_RETRY: Duration = Duration::from_millis(500);
 
 /// A wrong unlock key is answered after so long, and the next one is looked at after that.
 const WRONG_KEY_PAUSE: Duration = Duration::from_secs(1);
-/// Before a renewal is tried again.
+/// Before a renewal is tried again, at most; a certificate that does not live long is tried for more often.
 const RENEWAL_RETRY: Duration = Duration::from_secs(30);
+const RETRIES_IN_LIFE: u32 = 50;
 /// How often it is looked whether a certificate is to be renewed.
 const RENEWAL_LOOK: Duration = Duration::from_secs(600);
 
@@ -154,15 +155,38 @@ impl Node {
         }
     }
 
-    /// Makes the node what the managers say that it is to be: a worker that is promoted, a manager that is demoted.
-    pub async fn follow_role(&self) {
+    /// Makes the node what the managers say that it is to be: a worker that is promoted, a manager that is demoted, one
+    /// that believes other roots.
+    pub async fn follow_news(&self) {
         loop {
             self.news.notified().await;
-            while let Err(error) = self.renew(Renewal::OfRole).await {
-                warn!(error = format!("{error:#}"), "the node cannot change its role yet");
-                tokio::time::sleep(ROLE_RETRY).await;
+            while let Err(error) = self.obey_news().await {
+                warn!(error = format!("{error:#}"), "the node cannot follow its managers yet");
+                tokio::time::sleep(NEWS_RETRY).await;
             }
         }
+    }
+
+    async fn obey_news(&self) -> anyhow::Result<()> {
+        if self.believe_roots().await? {
+            self.renew(Renewal::OfCertificate).await?;
+        }
+        self.renew(Renewal::OfRole).await
+    }
+
+    /// Believes the roots that the managers say. Whether the certificate is of another one than the one that issues now.
+    async fn believe_roots(&self) -> anyhow::Result<bool> {
+        let _change = self.change.lock().await;
+        let mut membership = self.membership.lock().await;
+        let Some(member) = &mut *membership else { return Ok(false) };
+        let Some(told) = member.managers().roots().borrow().clone() else { return Ok(false) };
+        if *told != *member.credentials().roots_pem() {
+            let trusting = member.credentials().trusting(&told)?;
+            member.renew(&self.config, trusting)?;
+            info!("the cluster's root certificates changed");
+        }
+        let credentials = member.credentials();
+        Ok(credentials.issued_by()? != Some(credentials.issuing_root()?))
     }
 
     /// Renews the certificate in good time, for as long as the node is a member.
@@ -174,7 +198,7 @@ impl Node {
             }
             if let Err(error) = self.renew(Renewal::OfCertificate).await {
                 warn!(error = format!("{error:#}"), "the node's certificate cannot be renewed yet");
-                tokio::time::sleep(RENEWAL_RETRY).await;
+                tokio::time::sleep(self.renewal_retry().await).await;
             }
         }
     }
@@ -182,10 +206,14 @@ impl Node {
     /// Zero: it is time. Looked at again now and then, as clocks are set and memberships change.
     async fn until_renewal(&self) -> Duration {
         let membership = self.membership.lock().await;
-        let Some(Ok((from, to))) = membership.as_ref().map(|member| member.credentials().validity()) else {
-            return RENEWAL_LOOK;
-        };
-        renewal_in(from, to, SystemTime::now()).min(RENEWAL_LOOK)
+        let Some((made, to)) = membership.as_ref().and_then(life) else { return RENEWAL_LOOK };
+        renewal_in(made, to, SystemTime::now()).min(RENEWAL_LOOK)
+    }
+
+    async fn renewal_retry(&self) -> Duration {
+        let membership = self.membership.lock().await;
+        let Some((made, to)) = membership.as_ref().and_then(life) else { return RENEWAL_RETRY };
+        RENEWAL_RETRY.min(to.duration_since(made).unwrap_or_default() / RETRIES_IN_LIFE)
     }
 
     /// Asks the managers for a new certificate; with another role, the node becomes what it says.
@@ -231,20 +259,9 @@ impl Node {
     }
 
     async fn keep(&self, membership: Membership) {
-        let (mut role, news) = (membership.managers().role(), Arc::clone(&self.news));
-        role.mark_changed();
-        tokio::spawn(async move {
-            while role.changed().await.is_ok() {
-                news.notify_one();
-            }
-        });
-        let (mut removed, removals) = (membership.managers().removed(), Arc::clone(&self.removals));
-        removed.mark_changed();
-        tokio::spawn(async move {
-            while removed.changed().await.is_ok() {
-                removals.notify_one();
-            }
-        });
+        notify(membership.managers().role(), &self.news);
+        notify(membership.managers().roots(), &self.news);
+        notify(membership.managers().removed(), &self.removals);
         if let Some(failed) = membership.failure() {
             let failure = self.failure.clone();
             tokio::spawn(async move {
@@ -264,6 +281,23 @@ impl Node {
             version,
         )
     }
+}
+
+/// Wakes who listens for what the managers say: now, and whenever it changes, until the membership ends.
+fn notify<T: Send + Sync + 'static>(mut said: watch::Receiver<T>, listener: &Arc<Notify>) {
+    let listener = Arc::clone(listener);
+    said.mark_changed();
+    tokio::spawn(async move {
+        while said.changed().await.is_ok() {
+            listener.notify_one();
+        }
+    });
+}
+
+/// From when to when the member's certificate lives.
+fn life(member: &Membership) -> Option<(SystemTime, SystemTime)> {
+    let credentials = member.credentials();
+    Some((credentials.made_at().ok()?, credentials.validity().ok()?.1))
 }
 
 /// In how long a certificate is to be renewed: at a point of its own between a half and four fifths of its life, so that

@@ -85,6 +85,8 @@ impl Desk<'_> {
         match request {
             Request::CreateCluster(create) => self.create_cluster(*create),
             Request::RotateJoinSecret { role, secret } => self.rotate_join_secret(role, secret),
+            Request::SetCertificateLife { life } => self.set_certificate_life(life),
+            Request::RotateRoot { base, rotation } => self.rotate_root(base, rotation),
             Request::AdmitNode(node) => self.admit_node(node),
             Request::UpdateNode { node, version, spec } => self.update_node(&node, version, spec),
             Request::RemoveNode { node, force } => self.remove_node(&node, force),
@@ -147,6 +149,8 @@ impl Request {
             | Self::Snapshot { .. } => true,
             Self::CreateCluster(_)
             | Self::RotateJoinSecret { .. }
+            | Self::RotateRoot { .. }
+            | Self::SetCertificateLife { .. }
             | Self::AdmitNode(_)
             | Self::UpdateNode { .. }
             | Self::RemoveNode { .. }

@@ -8,14 +8,16 @@ mod error;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use swarm_model::{
-    ClusterId, EngineDescription, Id, Image, JoinSecrets, NodeId, NodeRole, NodeSpec, ServiceSpec,
+    ClusterId, EngineDescription, Id, Image, JoinSecrets, NodeId, NodeRole, NodeSpec, RootRotation,
+    ServiceSpec,
 };
 
 pub use error::{ApiError, Kind};
-pub use view::{Change, ClusterView, ManagerStatus, NodeView, ServiceView, TaskView};
+pub use view::{Change, ClusterView, ManagerStatus, NodeView, RotationView, ServiceView, TaskView, Waiting};
 
 /// An operation.
 #[derive(Debug, Clone)]
@@ -29,6 +31,11 @@ pub enum Request {
     GetClusterSecrets,
     /// Replaces one join secret; the old one is refused from then on. -> `Secrets`
     RotateJoinSecret { role: NodeRole, secret: String },
+    /// Of certificates from now on. -> `Cluster`
+    SetCertificateLife { life: Duration },
+    /// A root that the shell made to replace that of the cluster at version `base`; one that is under way is begun anew.
+    /// -> `Cluster`
+    RotateRoot { base: u64, rotation: Box<RootRotation> },
     /// After the shell verified a join token. Repeating it answers the same node. -> `Node`
     AdmitNode(NewNode),
     /// -> `Nodes`

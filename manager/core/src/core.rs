@@ -159,6 +159,7 @@ impl ManagerCore {
         self.ask_again();
         self.serve_inbox(effects);
         self.steer_members();
+        self.steer_rotation();
         self.propose_plan();
         self.run_rounds(effects);
         self.look_around();

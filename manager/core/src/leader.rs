@@ -4,6 +4,7 @@
 //! Nothing here is needed after a change of leader: the next one builds it anew from the store and from the agents'
 //! reports. Decisions themselves are functions of values, in `orchestrator` and `scheduler`.
 
+mod certificates;
 mod changes;
 mod plan;
 mod serving;
@@ -11,6 +12,7 @@ mod sessions;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_model::{EngineDescription, NodeId, NodeRole, NodeState, Resources, ServiceId, TaskId, Timestamp};
@@ -44,6 +46,12 @@ pub(crate) struct Leader {
     told_roles: BTreeMap<NodeId, NodeRole>,
     /// What nodes said about themselves that the store does not know yet.
     descriptions: BTreeMap<NodeId, EngineDescription>,
+    /// Digest of the root that issued a node's certificate, as the node reported it.
+    certified_by: BTreeMap<NodeId, String>,
+    /// Root certificates that nodes were told to believe.
+    told_roots: Arc<str>,
+    /// Whether a rotation of the root may have ended.
+    rotation_moved: bool,
 }
 
 impl Leader {
@@ -62,6 +70,9 @@ impl Leader {
             timers: Timers::default(),
             told_roles: BTreeMap::new(),
             descriptions: BTreeMap::new(),
+            certified_by: BTreeMap::new(),
+            told_roots: Arc::from(""),
+            rotation_moved: true,
         };
         let interval = leader.interval(store);
         for node in store.nodes() {

@@ -34,6 +34,7 @@ impl Sight<'_> {
             leader: Some(self.node),
             term: self.leader.term(),
             applied: self.store.applied(),
+            rotation: self.leader.rotation(self.store),
         })
     }
 
@@ -128,6 +129,8 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
         }
         Request::CreateCluster(_)
         | Request::RotateJoinSecret { .. }
+        | Request::RotateRoot { .. }
+        | Request::SetCertificateLife { .. }
         | Request::AdmitNode(_)
         | Request::UpdateNode { .. }
         | Request::RemoveNode { .. }

@@ -41,6 +41,8 @@ pub const TABLE: &[(&str, Audience)] = &[
     ("/swarm.v1.Clusters/Get", Operators),
     ("/swarm.v1.Clusters/GetJoinToken", Operators),
     ("/swarm.v1.Clusters/RotateJoinToken", Operators),
+    ("/swarm.v1.Clusters/RotateRoot", Operators),
+    ("/swarm.v1.Clusters/SetCertificateLife", Operators),
     ("/swarm.v1.Images/GetBlob", Nodes),
     ("/swarm.v1.Images/List", Operators),
     ("/swarm.v1.Images/Load", Operators),

@@ -67,6 +67,7 @@ fn issued(admission: Admission) -> v1::IssueNodeCertificateResponse {
         node_id: identity.node.to_string(),
         role: v1::NodeRole::from(identity.role) as i32,
         certificate_chain: admission.certificate_chain,
+        root_certificates: admission.root_certificates,
         cluster_id: identity.cluster.to_string(),
         managers: admission.managers,
         raft_id: admission.raft_id.unwrap_or(0),

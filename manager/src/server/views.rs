@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_manager_core::api::{Change, ClusterView, ManagerStatus, NodeView, ServiceView, TaskView};
+use swarm_manager_core::api::{Change, ClusterView, ManagerStatus, NodeView, ServiceView, TaskView, Waiting};
 use swarm_model::Image;
 use swarm_proto::v1;
 use swarm_proto::v1::watch_event::Event;
@@ -26,6 +26,24 @@ pub fn cluster(view: &ClusterView) -> v1::Cluster {
         leader_id: view.leader.map(|leader| leader.to_string()).unwrap_or_default(),
         raft_term: view.term,
         raft_applied: view.applied,
+        certificate_life: u64::try_from(cluster.certificate_life.as_micros()).unwrap_or(u64::MAX),
+        rotation: cluster.rotation.as_ref().zip(view.rotation.as_ref()).map(|(rotation, progress)| {
+            v1::RootRotation {
+                started_at: rotation.started_at.as_micros(),
+                root_certificate: rotation.root_certificate.clone(),
+                done: progress.done,
+                nodes: progress.nodes,
+                waiting: progress.waiting.iter().map(waiting).collect(),
+            }
+        }),
+    }
+}
+
+fn waiting(waiting: &Waiting) -> v1::root_rotation::Waiting {
+    v1::root_rotation::Waiting {
+        node_id: waiting.node.to_string(),
+        hostname: waiting.hostname.clone(),
+        reason: waiting.reason.clone(),
     }
 }
 

@@ -53,5 +53,5 @@ async fn a_session_that_does_not_begin_with_a_registration_is_refused() {
         assert_eq!(opened.unwrap_err().code(), Code::InvalidArgument);
     }
     // A key alone is nobody.
-    assert!(NodeKey::generate().unwrap().certified("", cluster.credentials.root_pem()).is_err());
+    assert!(NodeKey::generate().unwrap().certified("", cluster.credentials.roots_pem()).is_err());
 }

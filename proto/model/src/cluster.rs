@@ -1,9 +1,11 @@
 //! The cluster object: exactly one.
 
+use std::time::Duration;
+
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, Timestamp};
+use crate::{ClusterId, MAX_CERTIFICATE_LIFE, Timestamp};
 
 /// The cluster as the managers hold it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,42 @@ pub struct Cluster {
     pub gateway_pool: Ipv4Net,
     /// Heartbeat interval told to agents, milliseconds.
     pub heartbeat_ms: u32,
+    /// Of certificates that are issued from now on.
+    #[serde(default = "longest")]
+    pub certificate_life: Duration,
+    /// While another root takes the place of this one.
+    #[serde(default)]
+    pub rotation: Option<Box<RootRotation>>,
+}
+
+fn longest() -> Duration {
+    MAX_CERTIFICATE_LIFE
+}
+
+/// A new root on its way: it issues from the beginning on, and becomes the root once every node has a certificate of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootRotation {
+    pub started_at: Timestamp,
+    /// Certificate of the root to come, PEM.
+    pub root_certificate: String,
+    /// Its private key, PKCS#8 PEM. Never leaves the managers.
+    pub root_key: String,
+    /// The root to come, signed by the current one, PEM: for who does not know it yet.
+    pub cross_signed: String,
+    /// Of the root to come, as in join tokens; what nodes report.
+    pub root_digest: String,
+    /// From the end of the rotation on.
+    pub join: JoinSecrets,
+}
+
+/// Keys do not appear in logs.
+impl std::fmt::Debug for RootRotation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RootRotation")
+            .field("started_at", &self.started_at)
+            .field("root_digest", &self.root_digest)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The secret halves of the two join tokens: 25 base36 characters each.
@@ -38,6 +76,15 @@ impl std::fmt::Debug for JoinSecrets {
 }
 
 impl Cluster {
+    /// Shortest life of a certificate.
+    pub const MIN_CERTIFICATE_LIFE: Duration = Duration::from_secs(1);
+
+    /// The root certificates that nodes are to believe, PEM; the last one issues.
+    pub fn roots(&self) -> String {
+        let next = self.rotation.as_ref().map_or("", |rotation| &rotation.root_certificate);
+        format!("{}{next}", self.root_certificate)
+    }
+
     /// Size of each node's block: /22 holds 1,024 addresses; offsets 0 to 10 are reserved.
     pub const NODE_BLOCK_PREFIX: u8 = 22;
     /// First offset in a node's block that a task may have.

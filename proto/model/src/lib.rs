@@ -21,7 +21,7 @@ mod task;
 mod time;
 mod validate;
 
-pub use cluster::{Cluster, JoinSecrets};
+pub use cluster::{Cluster, JoinSecrets, RootRotation};
 pub use id::{ClusterId, Id, NodeId, ParseIdError, ServiceId, TaskId};
 pub use image::Image;
 pub use name::{NameError, service_name};

@@ -41,6 +41,9 @@ pub enum AgentMessage {
     MeshApplied(TableVersion),
     /// A difference did not start from what the agent has: send both tables in full.
     NeedFull,
+    /// The root that issued the node's certificate, by its digest as in join tokens. After the welcome, and when it
+    /// changes.
+    Certified(String),
 }
 
 /// From manager to agent.
@@ -54,6 +57,8 @@ pub enum ManagerMessage {
     CancelLogs(u64),
     /// Answers the agent's, so that it leaves a manager that cannot be heard any more.
     Heartbeat,
+    /// Root certificates to believe, PEM; the last one issues. After the welcome, and when they change.
+    Trust(Arc<str>),
 }
 
 /// First message of a manager on a new session.

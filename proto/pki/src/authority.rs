@@ -1,4 +1,5 @@
-//! The cluster's certificate authority: one root, made at `cluster init`, that signs node certificates.
+//! The cluster's certificate authority: a root, made at `cluster init` or by a rotation, that signs node certificates.
+//! While a new root takes over, it is vouched for by the old one, so that who knows only that believes its certificates.
 //!
 //! Of a signing request only the public key is believed, after its proof of possession; every name is the authority's.
 
@@ -18,9 +19,8 @@ use crate::token::RootDigest;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
-/// Swarm's default.
-pub const NODE_CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// Certificates are valid from before they were made, for nodes whose clocks are behind.
+/// Certificates are valid from before they were made, for nodes whose clocks are behind; a short-lived one by as much as
+/// its life.
 const BACKDATED: Duration = Duration::from_secs(60 * 60);
 /// A request with a P-256 key has about 500 bytes in PEM.
 const MAX_REQUEST_BYTES: usize = 8 << 10;
@@ -30,6 +30,8 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     certificate_pem: String,
+    /// This root, signed by the one that it replaces, PEM; goes along with every certificate.
+    cross_signed: Option<String>,
 }
 
 /// A signing request whose sender holds the private key.
@@ -64,18 +66,39 @@ impl Authority {
     pub fn generate(cluster: ClusterId, now: SystemTime) -> Result<(Self, String), AuthorityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Make)?;
         let key_pem = key.serialize_pem();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
-        params.distinguished_name.push(DnType::CommonName, "swarm-ca");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        set_life(&mut params, now, ROOT_LIFE);
+        let params = root_params(cluster, now);
         let certificate = params.self_signed(&key).map_err(AuthorityError::Make)?;
         let certificate_pem = certificate.pem();
-        let authority =
-            Self { issuer: Issuer::new(params, key), certificate: certificate.into(), certificate_pem };
+        let authority = Self {
+            issuer: Issuer::new(params, key),
+            certificate: certificate.into(),
+            certificate_pem,
+            cross_signed: None,
+        };
         Ok((authority, key_pem))
+    }
+
+    /// Signs `new`, the root that is to replace this one. PEM, for [`Self::vouched_for`].
+    ///
+    /// # Errors
+    /// The cryptographic provider failed.
+    pub fn cross_sign(
+        &self,
+        new: &Self,
+        cluster: ClusterId,
+        now: SystemTime,
+    ) -> Result<String, AuthorityError> {
+        let mut params = root_params(cluster, now);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.use_authority_key_identifier_extension = true;
+        let signed = params.signed_by(new.issuer.key(), &self.issuer).map_err(AuthorityError::Make)?;
+        Ok(signed.pem())
+    }
+
+    /// This root's certificates are sent along with what its predecessor signed of it.
+    #[must_use]
+    pub fn vouched_for(self, cross_signed: String) -> Self {
+        Self { cross_signed: Some(cross_signed), ..self }
     }
 
     /// From what [`Self::generate`] made.
@@ -88,7 +111,7 @@ impl Authority {
         let load = |error: rcgen::Error| AuthorityError::Load(Box::new(error));
         let key = KeyPair::from_pem(key_pem).map_err(load)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(load)?;
-        Ok(Self { issuer, certificate, certificate_pem: certificate_pem.to_owned() })
+        Ok(Self { issuer, certificate, certificate_pem: certificate_pem.to_owned(), cross_signed: None })
     }
 
     /// The root certificate, PEM.
@@ -101,7 +124,7 @@ impl Authority {
         RootDigest::of(&self.certificate)
     }
 
-    /// Signs the request's key for `identity`; PEM, leaf first.
+    /// Signs the request's key for `identity`, for `life` from `now` on; PEM, leaf first.
     ///
     /// # Errors
     /// The cryptographic provider failed.
@@ -110,6 +133,7 @@ impl Authority {
         request: &SigningRequest,
         identity: &NodeIdentity,
         now: SystemTime,
+        life: Duration,
     ) -> Result<String, AuthorityError> {
         let sign = |source| AuthorityError::Sign { node: identity.node, source };
         let mut params = CertificateParams::default();
@@ -122,8 +146,9 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        set_life(&mut params, now, NODE_CERTIFICATE_LIFE);
-        Ok(params.signed_by(&request.0.public_key, &self.issuer).map_err(sign)?.pem())
+        set_life(&mut params, now, life);
+        let leaf = params.signed_by(&request.0.public_key, &self.issuer).map_err(sign)?.pem();
+        Ok(leaf + self.cross_signed.as_deref().unwrap_or_default())
     }
 }
 
@@ -151,10 +176,27 @@ impl SigningRequest {
     }
 }
 
+fn root_params(cluster: ClusterId, now: SystemTime) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
+    params.distinguished_name.push(DnType::CommonName, "swarm-ca");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    set_life(&mut params, now, ROOT_LIFE);
+    params
+}
+
+/// When a certificate was made, of its validity.
+pub(crate) fn made_at(from: SystemTime, to: SystemTime) -> SystemTime {
+    let whole = to.duration_since(from).unwrap_or_default();
+    from + BACKDATED.min(whole / 2)
+}
+
 fn set_life(params: &mut CertificateParams, now: SystemTime, life: Duration) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     // A clock before 1971 has no better answer than a certificate from the epoch on.
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().max(DAY);
-    params.not_before = epoch + (now - BACKDATED);
+    params.not_before = epoch + (now - BACKDATED.min(life));
     params.not_after = epoch + (now + life);
 }

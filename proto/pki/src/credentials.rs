@@ -1,4 +1,5 @@
-//! What a node proves itself with: private key, certificate chain and the cluster's root, kept in one file.
+//! What a node proves itself with: private key, certificate chain and the cluster's roots, kept in one file. There is one
+//! root; while a new one takes over, two, of which the last one issues.
 //!
 //! One file, so that a crash can never leave a key beside another key's certificate. Mode 0600, replaced by rename.
 
@@ -12,10 +13,14 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::identity::{IdentityError, NodeIdentity};
+use crate::identity::{IdentityError, NodeIdentity, is_issued_by};
 use crate::token::RootDigest;
 
-/// Key, leaf, up to one intermediate and root have under 4 KiB.
+/// Roots of a cluster at one time: the current one, and the next.
+const MAX_ROOTS: usize = 2;
+/// Comes before the roots in the file. A file without it has one root, the last certificate.
+const ROOTS: &str = "Roots of the cluster:\n";
+/// Key, leaf, up to one intermediate and the roots have under 6 KiB.
 const MAX_FILE_BYTES: u64 = 64 << 10;
 
 /// A private key that has no certificate yet.
@@ -26,7 +31,7 @@ pub struct Credentials {
     identity: NodeIdentity,
     key_pem: String,
     chain_pem: String,
-    root_pem: String,
+    roots_pem: String,
 }
 
 /// Why a node's credentials cannot be used or kept.
@@ -45,6 +50,8 @@ pub enum CredentialsError {
     Content { path: PathBuf, problem: &'static str },
     #[error("there is no certificate in the PEM text")]
     NoCertificate(#[source] rustls::pki_types::pem::Error),
+    #[error("{0} root certificates were given; a cluster has one, or two while they are rotated")]
+    Roots(usize),
     #[error("the certificate names no member of a cluster")]
     Identity(#[source] IdentityError),
 }
@@ -71,17 +78,30 @@ impl NodeKey {
     ///
     /// # Errors
     /// The chain is not PEM, or names no node.
-    pub fn certified(self, chain_pem: &str, root_pem: &str) -> Result<Credentials, CredentialsError> {
-        Credentials::new(self.0.serialize_pem(), chain_pem.to_owned(), root_pem.to_owned())
+    pub fn certified(self, chain_pem: &str, roots_pem: &str) -> Result<Credentials, CredentialsError> {
+        Credentials::new(self.0.serialize_pem(), chain_pem.to_owned(), roots_pem.to_owned())
     }
 }
 
 impl Credentials {
-    fn new(key_pem: String, chain_pem: String, root_pem: String) -> Result<Self, CredentialsError> {
+    fn new(key_pem: String, chain_pem: String, roots_pem: String) -> Result<Self, CredentialsError> {
         let leaf =
             CertificateDer::from_pem_slice(chain_pem.as_bytes()).map_err(CredentialsError::NoCertificate)?;
         let identity = NodeIdentity::of(&leaf).map_err(CredentialsError::Identity)?;
-        Ok(Self { identity, key_pem, chain_pem, root_pem })
+        let credentials = Self { identity, key_pem, chain_pem, roots_pem };
+        let roots = credentials.roots()?.len();
+        if roots == 0 || roots > MAX_ROOTS {
+            return Err(CredentialsError::Roots(roots));
+        }
+        Ok(credentials)
+    }
+
+    /// The same, with other roots to believe from now on.
+    ///
+    /// # Errors
+    /// They are not PEM, none, or too many.
+    pub fn trusting(&self, roots_pem: &str) -> Result<Self, CredentialsError> {
+        Self::new(self.key_pem.clone(), self.chain_pem.clone(), roots_pem.to_owned())
     }
 
     /// Who these credentials prove to be.
@@ -99,21 +119,47 @@ impl Credentials {
         crate::identity::validity(&leaf).map_err(CredentialsError::Identity)
     }
 
-    /// The cluster's root certificate, PEM.
-    pub fn root_pem(&self) -> &str {
-        &self.root_pem
-    }
-
-    /// What join tokens of the cluster pin.
+    /// When the certificate was made; it is valid from a little before.
     ///
     /// # Errors
-    /// The root certificate is not PEM.
-    pub fn root_digest(&self) -> Result<RootDigest, CredentialsError> {
-        self.root().map(|root| RootDigest::of(&root))
+    /// The certificate cannot be parsed.
+    pub fn made_at(&self) -> Result<SystemTime, CredentialsError> {
+        self.validity().map(|(from, to)| crate::authority::made_at(from, to))
     }
 
-    pub(crate) fn root(&self) -> Result<CertificateDer<'static>, CredentialsError> {
-        CertificateDer::from_pem_slice(self.root_pem.as_bytes()).map_err(CredentialsError::NoCertificate)
+    /// The cluster's root certificates, PEM; the last one issues.
+    pub fn roots_pem(&self) -> &str {
+        &self.roots_pem
+    }
+
+    /// The root that issues.
+    ///
+    /// # Errors
+    /// The root certificates are not PEM.
+    pub fn issuing_root(&self) -> Result<RootDigest, CredentialsError> {
+        let roots = self.roots()?;
+        Ok(RootDigest::of(roots.last().expect("there is one, or these would be no credentials")))
+    }
+
+    /// The root that issued the certificate; `None`: one that is not believed any more, or only as its successor's warrant.
+    ///
+    /// # Errors
+    /// A certificate cannot be parsed.
+    pub fn issued_by(&self) -> Result<Option<RootDigest>, CredentialsError> {
+        let leaf = CertificateDer::from_pem_slice(self.chain_pem.as_bytes())
+            .map_err(CredentialsError::NoCertificate)?;
+        for root in self.roots()? {
+            if is_issued_by(&leaf, &root).map_err(CredentialsError::Identity)? {
+                return Ok(Some(RootDigest::of(&root)));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn roots(&self) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+        CertificateDer::pem_slice_iter(self.roots_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(CredentialsError::NoCertificate)
     }
 
     pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
@@ -144,7 +190,7 @@ impl Credentials {
 
     fn write(&self, path: &Path, key: &str) -> Result<(), CredentialsError> {
         let new = path.with_extension("new");
-        let text = format!("{key}{}{}", self.chain_pem, self.root_pem);
+        let text = format!("{key}{}{ROOTS}{}", self.chain_pem, self.roots_pem);
         let written = write_synced(&new, text.as_bytes());
         written.map_err(|source| CredentialsError::File { what: "write", path: new.clone(), source })?;
         let renamed = fs::rename(&new, path).and_then(|()| sync_parent(path));
@@ -169,7 +215,7 @@ impl Credentials {
     ) -> Result<Option<Self>, CredentialsError> {
         let Some(text) = read(path)? else { return Ok(None) };
         let content = |problem| CredentialsError::Content { path: path.to_owned(), problem };
-        let (key, chain, root) = split(&text).map_err(content)?;
+        let (key, chain, roots) = split(&text).map_err(content)?;
         let key = match key.trim().strip_prefix(BEGIN_WRAPPED).and_then(|key| key.strip_suffix(END_WRAPPED)) {
             Some(wrapped) => unwrap(wrapped.trim()).ok_or_else(|| {
                 content("its private key is wrapped with a key that this node does not have")
@@ -179,7 +225,7 @@ impl Credentials {
         if !key.contains("PRIVATE KEY") {
             return Err(content("it holds no private key"));
         }
-        Self::new(key, chain.to_owned(), root.to_owned()).map(Some)
+        Self::new(key, chain.to_owned(), roots.to_owned()).map(Some)
     }
 
     /// Who the certificate in a file says that the node is, without its key; `None` where there is no file.
@@ -209,11 +255,15 @@ fn read(path: &Path) -> Result<Option<String>, CredentialsError> {
 /// Key, chain and root.
 fn split(text: &str) -> Result<(&str, &str, &str), &'static str> {
     let chain_at = text.find(BEGIN_CERTIFICATE).ok_or("it holds no certificate")?;
-    let root_at = text.rfind(BEGIN_CERTIFICATE).filter(|at| *at != chain_at);
-    let root_at = root_at.ok_or("it holds no root certificate")?;
     let (key, rest) = text.split_at(chain_at);
-    let (chain, root) = rest.split_at(root_at - chain_at);
-    Ok((key, chain, root))
+    let (chain, roots) = match rest.split_once(ROOTS) {
+        Some(parts) => parts,
+        None => rest.split_at(rest.rfind(BEGIN_CERTIFICATE).unwrap_or(0)),
+    };
+    if chain.is_empty() || !roots.starts_with(BEGIN_CERTIFICATE) {
+        return Err("it holds no root certificate");
+    }
+    Ok((key, chain, roots))
 }
 
 const BEGIN_WRAPPED: &str = "-----BEGIN SWARM WRAPPED PRIVATE KEY-----";

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rcgen::{DistinguishedName, DnType};
 use rustls::pki_types::CertificateDer;
 use swarm_model::{ClusterId, NodeId, NodeRole};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 const MANAGER_UNIT: &str = "swarm-manager";
 const WORKER_UNIT: &str = "swarm-worker";
@@ -72,6 +72,29 @@ pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, 
     let at = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     let validity = parsed.validity();
     Ok((at(validity.not_before.timestamp()), at(validity.not_after.timestamp())))
+}
+
+/// Whether a certificate names `issuer`'s key as the one that signed it. It says so itself: whether that is true is the TLS
+/// layer's business.
+pub(crate) fn is_issued_by(
+    certificate: &CertificateDer<'_>,
+    issuer: &CertificateDer<'_>,
+) -> Result<bool, IdentityError> {
+    let parse = |der| {
+        X509Certificate::from_der(der)
+            .map(|(_, parsed)| parsed)
+            .map_err(|error| IdentityError::Malformed(Box::new(error)))
+    };
+    let (certificate, issuer) = (parse(certificate)?, parse(issuer)?);
+    let named = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(named) => named.key_identifier.clone(),
+        _ => None,
+    });
+    let own = issuer.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(own) => Some(own.clone()),
+        _ => None,
+    });
+    Ok(named.is_some() && named == own)
 }
 
 /// The server name by which any manager is dialled, or exactly the one that is `node`.

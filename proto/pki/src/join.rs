@@ -175,7 +175,7 @@ async fn renew_at(address: &str, old: &Credentials, manager_address: &str) -> Re
     call.set_timeout(CALL_TIMEOUT);
     let issued = CertificateAuthorityClient::new(channel).renew_node_certificate(call).await;
     let issued = issued.map_err(|status| refused(address, &status))?.into_inner();
-    let credentials = certify(key, &issued, old.root_pem()).map_err(answer)?;
+    let credentials = certify(key, &issued, old.roots_pem()).map_err(answer)?;
     let identity = (credentials.identity().node, credentials.identity().cluster);
     if identity != (old.identity().node, old.identity().cluster) {
         return Err(answer(AnswerError::Names));
@@ -194,9 +194,10 @@ async fn fetch_root(address: &str) -> Result<String, Attempt> {
 fn certify(
     key: NodeKey,
     issued: &v1::IssueNodeCertificateResponse,
-    root_pem: &str,
+    known_roots: &str,
 ) -> Result<Credentials, AnswerError> {
-    let credentials = key.certified(&issued.certificate_chain, root_pem)?;
+    let roots = if issued.root_certificates.is_empty() { known_roots } else { &issued.root_certificates };
+    let credentials = key.certified(&issued.certificate_chain, roots)?;
     let identity = credentials.identity();
     if identity.node.to_string() != issued.node_id || identity.cluster.to_string() != issued.cluster_id {
         return Err(AnswerError::Names);

@@ -19,7 +19,7 @@ mod token;
 pub use accept::{
     Connections, HANDSHAKE_TIMEOUT, LocalConnections, TlsConnections, accept_local, accept_tls,
 };
-pub use authority::{Authority, AuthorityError, NODE_CERTIFICATE_LIFE, SigningRequest};
+pub use authority::{Authority, AuthorityError, SigningRequest};
 pub use caller::{Caller, Connection};
 pub use credentials::{Credentials, CredentialsError, NodeKey};
 pub use dial::{CONNECT_TIMEOUT, DialError, Dialler};

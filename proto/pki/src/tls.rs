@@ -36,7 +36,7 @@ pub enum TlsError {
 /// The credentials cannot be used.
 pub fn server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider();
-    let roots = Arc::new(roots(credentials.root()?)?);
+    let roots = Arc::new(roots(credentials.roots()?)?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
         .allow_unauthenticated()
         .build()
@@ -61,7 +61,7 @@ pub fn client_config(credentials: &Credentials) -> Result<Arc<ClientConfig>, Tls
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Protocol)?
-        .with_root_certificates(roots(credentials.root()?)?)
+        .with_root_certificates(roots(credentials.roots()?)?)
         .with_client_auth_cert(credentials.chain()?, credentials.key()?)
         .map_err(TlsError::Certificate)?;
     Ok(finished(config))
@@ -72,7 +72,7 @@ pub(crate) fn anonymous_config(root: CertificateDer<'static>) -> Result<Arc<Clie
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Protocol)?
-        .with_root_certificates(roots(root)?)
+        .with_root_certificates(roots(vec![root])?)
         .with_no_client_auth();
     Ok(finished(config))
 }
@@ -87,8 +87,8 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-pub(crate) fn roots(root: CertificateDer<'static>) -> Result<RootCertStore, TlsError> {
+pub(crate) fn roots(roots: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
-    store.add(root).map_err(TlsError::Root)?;
+    roots.into_iter().try_for_each(|root| store.add(root)).map_err(TlsError::Root)?;
     Ok(store)
 }

@@ -10,6 +10,9 @@ use super::spec::{protocol, shared, wire_protocol};
 use super::{ConvertError, invalid, nonempty, nonzero, parse, port, required};
 use crate::v1 as wire;
 
+/// Of a root certificate's digest, in base36.
+const MAX_DIGEST_BYTES: usize = 64;
+
 /// What an agent may send as its first message, and after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromAgent {
@@ -31,6 +34,12 @@ impl TryFrom<wire::AgentMessage> for FromAgent {
             Message::Statuses(list) => Self::Message(model::AgentMessage::Statuses(statuses(list.statuses)?)),
             Message::MeshApplied(version) => Self::Message(model::AgentMessage::MeshApplied(version.into())),
             Message::NeedFull(_) => Self::Message(model::AgentMessage::NeedFull),
+            Message::Certified(certified) => {
+                if certified.root_digest.len() > MAX_DIGEST_BYTES {
+                    return Err(invalid("root digest", certified.root_digest.len()));
+                }
+                Self::Message(model::AgentMessage::Certified(certified.root_digest))
+            }
         })
     }
 }
@@ -47,7 +56,7 @@ impl From<&model::Registration> for wire::AgentMessage {
 
 impl From<&model::AgentMessage> for wire::AgentMessage {
     fn from(message: &model::AgentMessage) -> Self {
-        use wire::agent_message::{Heartbeat, Message, NeedFull, Statuses};
+        use wire::agent_message::{Certified, Heartbeat, Message, NeedFull, Statuses};
         let message = match message {
             model::AgentMessage::Heartbeat => Message::Heartbeat(Heartbeat {}),
             model::AgentMessage::Statuses(list) => {
@@ -55,6 +64,9 @@ impl From<&model::AgentMessage> for wire::AgentMessage {
             }
             model::AgentMessage::MeshApplied(version) => Message::MeshApplied((*version).into()),
             model::AgentMessage::NeedFull => Message::NeedFull(NeedFull {}),
+            model::AgentMessage::Certified(root) => {
+                Message::Certified(Certified { root_digest: root.clone() })
+            }
         };
         Self { message: Some(message) }
     }
@@ -116,6 +128,7 @@ impl TryFrom<wire::ManagerMessage> for model::ManagerMessage {
             }),
             Message::CancelLogs(id) => Self::CancelLogs(id),
             Message::Heartbeat(_) => Self::Heartbeat,
+            Message::Trust(trust) => Self::Trust(trust.root_certificates.into()),
         })
     }
 }
@@ -144,6 +157,9 @@ impl From<&model::ManagerMessage> for wire::ManagerMessage {
             }),
             model::ManagerMessage::CancelLogs(id) => Message::CancelLogs(*id),
             model::ManagerMessage::Heartbeat => Message::Heartbeat(wire::agent_message::Heartbeat {}),
+            model::ManagerMessage::Trust(roots) => {
+                Message::Trust(wire::Trust { root_certificates: roots.to_string() })
+            }
         };
         Self { message: Some(message) }
     }

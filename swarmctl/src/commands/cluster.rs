@@ -1,4 +1,6 @@
-//! `cluster init|join|join-token|leave|info`.
+//! `cluster init|update|join|join-token|leave|info`.
+
+use std::time::Duration;
 
 use swarm_proto::v1;
 
@@ -9,7 +11,7 @@ use crate::output::{Format, Row, print, rfc3339};
 
 pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
     match command {
-        ClusterCommand::Init { advertise_addr, data_path_addr, gateway_pool, availability } => {
+        ClusterCommand::Init { advertise_addr, data_path_addr, gateway_pool, availability, cert_expiry } => {
             let request = v1::InitRequest {
                 advertise_address: advertise_addr.unwrap_or_default(),
                 data_address: data_path_addr.unwrap_or_default(),
@@ -17,11 +19,21 @@ pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
                 availability: wire_availability(availability),
             };
             let status = client.local().init(request).await?.into_inner();
+            if let Some(life) = cert_expiry {
+                set_certificate_life(client, life).await?;
+            }
             println!("Cluster initialized: this node ({}) is now a manager.\n", status.node_id);
             println!("To add a worker to this cluster, run on it:\n");
             print_join(client, Role::Worker).await?;
             println!("To add a manager, run 'swarmctl cluster join-token manager' and follow what it says.");
         }
+        ClusterCommand::Update { cert_expiry } => {
+            set_certificate_life(client, cert_expiry).await?;
+            println!(
+                "Nodes have certificates of this life from their next renewal on; for one now: swarmctl cluster renew"
+            );
+        }
+        ClusterCommand::Ca { rotate, detach, quiet } => super::ca::run(client, rotate, detach, quiet).await?,
         ClusterCommand::Join { token, managers, advertise_addr, data_path_addr } => {
             let request = v1::JoinRequest {
                 token,
@@ -45,6 +57,12 @@ pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
         }
         ClusterCommand::Doctor(args) => super::doctor::run(client, &args.format).await?,
     }
+    Ok(())
+}
+
+async fn set_certificate_life(client: &Client, life: Duration) -> Result<()> {
+    let certificate_life = u64::try_from(life.as_micros()).unwrap_or(u64::MAX);
+    client.clusters().set_certificate_life(v1::SetCertificateLifeRequest { certificate_life }).await?;
     Ok(())
 }
 

@@ -110,10 +110,11 @@ impl Place {
     /// A manager's private key is wrapped with its data key.
     fn save(&self, credentials: &Credentials, keyring: Option<&Keyring>) -> anyhow::Result<()> {
         let path = self.credentials();
-        Ok(match keyring {
+        match keyring {
             Some(keyring) => credentials.save_wrapped(&path, |pem| keyring.wrap_private_key(pem))?,
             None => credentials.save(&path)?,
-        })
+        }
+        Ok(())
     }
 
     /// What proves the node; with the keyring, where it is a manager's.
@@ -281,7 +282,7 @@ impl Membership {
         Self::resume(config, record, engine, renewed.credentials, keyring, door).await
     }
 
-    /// Goes on with a new certificate for the same role. No connection is dropped.
+    /// Goes on with other credentials for the same role. No connection is dropped.
     pub fn renew(&mut self, config: &Config, credentials: Credentials) -> anyhow::Result<()> {
         let keyring = self.manager.as_ref().map(|manager| manager.keyring());
         Place::new(config).save(&credentials, keyring)?;
@@ -289,6 +290,8 @@ impl Membership {
             manager.renew(&credentials)?;
         }
         self.dialler.replace(&credentials)?;
+        // Kept and used: now they may rely on it.
+        tell_certified(&self.managers, &credentials)?;
         self.credentials = Arc::new(credentials);
         Ok(())
     }
@@ -426,6 +429,7 @@ fn begin(
             ..RegistryOptions::default()
         },
     };
+    tell_certified(&managers, credentials)?;
     let cpus = usize::try_from(engine.resources.cpu_nanos / 1_000_000_000).unwrap_or(usize::MAX);
     let agent = AgentConfig {
         cluster: identity.cluster,
@@ -437,4 +441,11 @@ fn begin(
     let open = |answers| LocalExecutor::open(local, managers.clone(), answers);
     let agent = Agent::start(agent, managers.clone(), open).context("cannot start the agent")?;
     Ok((agent, managers, dialler))
+}
+
+fn tell_certified(managers: &Managers, credentials: &Credentials) -> anyhow::Result<()> {
+    if let Some(root) = credentials.issued_by()? {
+        managers.set_certified(root.to_string());
+    }
+    Ok(())
 }

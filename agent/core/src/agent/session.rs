@@ -96,6 +96,8 @@ impl AgentCore {
             ManagerMessage::Mesh(delta) => self.receive_mesh(now, session, delta, effects),
             // Log streams are calls of their own: whoever drives the core answers them.
             ManagerMessage::SubscribeLogs(_) | ManagerMessage::CancelLogs(_) | ManagerMessage::Heartbeat => {}
+            // So are certificates.
+            ManagerMessage::Trust(_) => {}
         }
     }
 

@@ -1,10 +1,12 @@
 //! Bootstrap of a cluster, and its join secrets.
 
-use swarm_model::{Cluster, NodeRole};
+use std::time::Duration;
+
+use swarm_model::{Cluster, MAX_CERTIFICATE_LIFE, NodeRole, RootRotation};
 
 use super::{Admitted, Answer, Desk, Reserved, Verdict};
 use crate::addresses;
-use crate::api::{ApiError, CreateCluster};
+use crate::api::{ApiError, CreateCluster, Kind};
 use crate::store::Action;
 
 impl Desk<'_> {
@@ -37,6 +39,8 @@ impl Desk<'_> {
             join: create.join,
             gateway_pool: create.gateway_pool,
             heartbeat_ms: create.heartbeat_ms.max(1),
+            certificate_life: MAX_CERTIFICATE_LIFE,
+            rotation: None,
         };
         let node = self.new_node(create.node, 1);
         Ok(Verdict::Propose(Admitted {
@@ -49,6 +53,30 @@ impl Desk<'_> {
     pub(super) fn rotate_join_secret(&mut self, role: NodeRole, secret: String) -> Result<Verdict, ApiError> {
         self.need_cluster()?;
         Ok(Admitted::one(Action::SetJoinSecret { role, secret }, Answer::Secrets))
+    }
+
+    pub(super) fn rotate_root(
+        &mut self,
+        base: u64,
+        rotation: Box<RootRotation>,
+    ) -> Result<Verdict, ApiError> {
+        let current = self.need_cluster()?.version;
+        if current != base {
+            return Err(ApiError::OutOfSequence { kind: Kind::Cluster, given: base, current });
+        }
+        Ok(Admitted::one(Action::BeginRootRotation { base, rotation }, Answer::Cluster))
+    }
+
+    pub(super) fn set_certificate_life(&mut self, life: Duration) -> Result<Verdict, ApiError> {
+        self.need_cluster()?;
+        if life < Cluster::MIN_CERTIFICATE_LIFE || life > MAX_CERTIFICATE_LIFE {
+            return Err(ApiError::TooLarge {
+                what: "the life of a certificate in seconds",
+                size: life.as_secs(),
+                limit: MAX_CERTIFICATE_LIFE.as_secs(),
+            });
+        }
+        Ok(Admitted::one(Action::SetCertificateLife { life }, Answer::Cluster))
     }
 
     pub(super) fn need_cluster(&self) -> Result<&Cluster, ApiError> {

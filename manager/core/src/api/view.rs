@@ -18,6 +18,26 @@ pub struct ClusterView {
     pub leader: Option<NodeId>,
     pub term: u64,
     pub applied: u64,
+    /// While the root is replaced.
+    pub rotation: Option<RotationView>,
+}
+
+/// How far the rotation of the root is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RotationView {
+    /// Nodes with a certificate of the new root.
+    pub done: u32,
+    pub nodes: u32,
+    /// Some of the others.
+    pub waiting: Vec<Waiting>,
+}
+
+/// A node that a rotation waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    pub node: NodeId,
+    pub hostname: String,
+    pub reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -65,6 +65,20 @@ impl ManagerCore {
         }
     }
 
+    /// Lets a new root take over once every node has a certificate of it.
+    pub(super) fn steer_rotation(&mut self) {
+        let Some(leader) = &mut self.leader else { return };
+        let Some(root_digest) = leader.finished_rotation(&self.store) else { return };
+        match self.propose(vec![Action::FinishRootRotation { root_digest }]) {
+            Ok(proposal) => self.writes.add(proposal, Proposer::Rotation),
+            Err(_) => {
+                if let Some(leader) = &mut self.leader {
+                    leader.rotation_unfinished();
+                }
+            }
+        }
+    }
+
     /// Nodes that were demoted and have left are told so by the store.
     fn unseat(&mut self) {
         let Membership { voters, learners } = &self.council.membership;

@@ -103,7 +103,7 @@ impl ManagerCore {
                 }
             }
             Proposer::Unseat => self.unseated(),
-            Proposer::Registration => {}
+            Proposer::Registration | Proposer::Rotation => {}
         }
     }
 

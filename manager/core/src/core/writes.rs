@@ -19,6 +19,8 @@ pub(super) enum Proposer {
     Registration,
     /// Members left.
     Unseat,
+    /// A new root takes over.
+    Rotation,
 }
 
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         match change {
-            Changed::Cluster => {}
+            Changed::Cluster => self.cluster_changed(store, effects),
             Changed::Node(id) => self.node_changed(*id, store, now, watch, effects),
             Changed::NodeRemoved(node) => self.node_removed(node, store, watch, effects),
             Changed::Service { service, before } => {
@@ -87,6 +87,8 @@ impl Leader {
         self.planner.remove_node(node.id);
         self.descriptions.remove(&node.id);
         self.told_roles.remove(&node.id);
+        self.certified_by.remove(&node.id);
+        self.rotation_moved = true;
         for task in store.tasks_on_node(node.id) {
             self.refresh_serving(task.id, store, watch);
             self.dirty.insert(task.service);

@@ -35,6 +35,7 @@ impl Leader {
             self.welcome(node, interval, store)
                 .map(|message| Effect::Session { session, message: ManagerMessage::Welcome(message) }),
         );
+        effects.extend(self.trust(session, store));
         self.assignments.open(node, session);
         self.mesh.connect(node, session);
         if store.node(node).is_some_and(|known| known.engine != registration.engine) {
@@ -91,6 +92,7 @@ impl Leader {
                     self.note_status(node, task, status, store, now, watch);
                 }
             }
+            AgentMessage::Certified(root) => self.certified(node, root),
             AgentMessage::MeshApplied(version) => self.mesh.acknowledge(node, version),
             AgentMessage::NeedFull => {
                 self.assignments.send_all_again(node);

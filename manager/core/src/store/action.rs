@@ -5,11 +5,12 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
     Cluster, DesiredState, EngineDescription, Image, Node, NodeId, NodeRole, NodeSpec, Outcome, PortSpec,
-    Service, ServiceId, ServiceSpec, TaskId, Timestamp, UpdateStatus,
+    RootRotation, Service, ServiceId, ServiceSpec, TaskId, Timestamp, UpdateStatus,
 };
 
 /// First byte of every payload.
@@ -23,6 +24,18 @@ pub(crate) enum Action {
     SetJoinSecret {
         role: NodeRole,
         secret: String,
+    },
+    SetCertificateLife {
+        life: Duration,
+    },
+    /// Made from the cluster at version `base`; takes the place of one that is under way.
+    BeginRootRotation {
+        base: u64,
+        rotation: Box<RootRotation>,
+    },
+    /// Nothing if another rotation began since.
+    FinishRootRotation {
+        root_digest: String,
     },
     CreateNode(Box<Node>),
     UpdateNode {

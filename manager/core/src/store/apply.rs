@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_model::{
-    Cluster, HostPort, Image, Node, NodeId, NodeRole, Service, ServiceId, Task, TaskId, Timestamp,
+    Cluster, HostPort, Image, Node, NodeId, NodeRole, RootRotation, Service, ServiceId, Task, TaskId,
+    Timestamp,
 };
 
 use super::object::Key;
@@ -110,6 +111,12 @@ impl Store {
         match action {
             Action::CreateCluster(cluster) => self.create_cluster(stamp, *cluster),
             Action::SetJoinSecret { role, secret } => self.set_join_secret(stamp, role, secret),
+            Action::SetCertificateLife { life } => self.change_cluster(stamp, |cluster| {
+                cluster.certificate_life = life;
+                Ok(())
+            }),
+            Action::BeginRootRotation { base, rotation } => self.begin_rotation(stamp, base, rotation),
+            Action::FinishRootRotation { root_digest } => self.finish_rotation(stamp, &root_digest),
             Action::CreateNode(node) => self.create_node(stamp, *node),
             Action::UpdateNode { node, base, spec } => self.update_node(stamp, node, base, spec),
             Action::DescribeNode { node, engine } => self.describe_node(stamp, node, engine),
@@ -150,13 +157,47 @@ impl Store {
     }
 
     fn set_join_secret(&mut self, stamp: Stamp, role: NodeRole, secret: String) -> Result {
-        let cluster = Arc::make_mut(self.cluster.as_mut().ok_or(ApplyError::NoCluster)?);
-        match role {
-            NodeRole::Worker => cluster.join.worker = secret,
-            NodeRole::Manager => cluster.join.manager = secret,
-        }
+        self.change_cluster(stamp, |cluster| {
+            match role {
+                NodeRole::Worker => cluster.join.worker = secret,
+                NodeRole::Manager => cluster.join.manager = secret,
+            }
+            Ok(())
+        })
+    }
+
+    fn begin_rotation(&mut self, stamp: Stamp, base: u64, rotation: Box<RootRotation>) -> Result {
+        self.change_cluster(stamp, |cluster| {
+            if cluster.version != base {
+                return Err(ApplyError::OutOfSequence { given: base, current: cluster.version });
+            }
+            cluster.rotation = Some(Box::new(RootRotation { started_at: stamp.at, ..*rotation }));
+            Ok(())
+        })
+    }
+
+    fn finish_rotation(&mut self, stamp: Stamp, root_digest: &str) -> Result {
+        self.change_cluster(stamp, |cluster| {
+            let rotation = cluster.rotation.take_if(|rotation| rotation.root_digest == root_digest);
+            let rotation = rotation.ok_or(ApplyError::Gone("rotation"))?;
+            cluster.root_certificate = rotation.root_certificate;
+            cluster.root_key = rotation.root_key;
+            cluster.join = rotation.join;
+            Ok(())
+        })
+    }
+
+    fn change_cluster(
+        &mut self,
+        stamp: Stamp,
+        change: impl FnOnce(&mut Cluster) -> std::result::Result<(), ApplyError>,
+    ) -> Result {
+        let known = self.cluster.as_mut().ok_or(ApplyError::NoCluster)?;
+        let mut cluster = Cluster::clone(known);
+        change(&mut cluster)?;
         cluster.version = stamp.index;
         cluster.updated_at = stamp.at;
+        *known = Arc::new(cluster);
         self.unsaved.insert(Key::Cluster);
         Ok(Changed::Cluster)
     }

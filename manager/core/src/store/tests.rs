@@ -26,6 +26,8 @@ pub(crate) fn cluster() -> Cluster {
         join: JoinSecrets { worker: "w".to_owned(), manager: "m".to_owned() },
         gateway_pool: "10.192.0.0/10".parse().unwrap(),
         heartbeat_ms: 1_000,
+        certificate_life: swarm_model::MAX_CERTIFICATE_LIFE,
+        rotation: None,
     }
 }
 

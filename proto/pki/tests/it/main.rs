@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use swarm_model::{ClusterId, NodeId, NodeRole};
+use swarm_model::{ClusterId, MAX_CERTIFICATE_LIFE as LIFE, NodeId, NodeRole};
 use swarm_pki::{
     Authority, Caller, Credentials, Dialler, Expelled, JoinError, JoinRequest, JoinSecret, JoinToken,
     NodeIdentity, NodeKey, SigningRequest, accept_tls, join, server_config,
@@ -18,6 +18,8 @@ use tonic::{Request, Response, Status};
 struct Cluster {
     id: ClusterId,
     authority: Authority,
+    /// Its key, PEM.
+    key: String,
     token: JoinToken,
 }
 
@@ -27,14 +29,18 @@ impl Cluster {
         let (authority, key) = Authority::generate(id, SystemTime::now()).unwrap();
         let reloaded = Authority::load(authority.root_pem(), &key).unwrap();
         let token = JoinToken { root: authority.root_digest(), secret: JoinSecret::generate() };
-        Self { id, authority: reloaded, token }
+        Self { id, authority: reloaded, key, token }
+    }
+
+    fn reloaded(&self) -> Authority {
+        Authority::load(self.authority.root_pem(), &self.key).unwrap()
     }
 
     fn member(&self, node: u128, role: NodeRole) -> Credentials {
         let key = NodeKey::generate().unwrap();
         let request = SigningRequest::parse(&key.request().unwrap()).unwrap();
         let identity = NodeIdentity { node: NodeId::from_u128(node), role, cluster: self.id };
-        let chain = self.authority.issue(&request, &identity, SystemTime::now()).unwrap();
+        let chain = self.authority.issue(&request, &identity, SystemTime::now(), LIFE).unwrap();
         key.certified(&chain, self.authority.root_pem()).unwrap()
     }
 }
@@ -78,10 +84,15 @@ impl CertificateAuthority for Door {
         Ok(Response::new(v1::IssueNodeCertificateResponse {
             node_id: identity.node.to_string(),
             role: v1::NodeRole::Worker as i32,
-            certificate_chain: self.cluster.authority.issue(&csr, &identity, SystemTime::now()).unwrap(),
+            certificate_chain: self
+                .cluster
+                .authority
+                .issue(&csr, &identity, SystemTime::now(), LIFE)
+                .unwrap(),
             cluster_id: self.cluster.id.to_string(),
             managers: vec!["10.0.0.1:2377".to_owned()],
             raft_id: 0,
+            root_certificates: self.cluster.authority.root_pem().to_owned(),
         }))
     }
 
@@ -97,10 +108,15 @@ impl CertificateAuthority for Door {
         Ok(Response::new(v1::IssueNodeCertificateResponse {
             node_id: identity.node.to_string(),
             role: v1::NodeRole::Manager as i32,
-            certificate_chain: self.cluster.authority.issue(&csr, &identity, SystemTime::now()).unwrap(),
+            certificate_chain: self
+                .cluster
+                .authority
+                .issue(&csr, &identity, SystemTime::now(), LIFE)
+                .unwrap(),
             cluster_id: self.cluster.id.to_string(),
             managers: vec!["10.0.0.1:2377".to_owned()],
             raft_id: 9,
+            root_certificates: self.cluster.authority.root_pem().to_owned(),
         }))
     }
 }
@@ -240,4 +256,85 @@ async fn a_member_renews_its_certificate_and_gets_its_role() {
     assert_eq!(renewed.raft_id, Some(9));
     let identity = renewed.credentials.identity();
     assert_eq!((identity.node, identity.role), (joined.credentials.identity().node, NodeRole::Manager));
+}
+
+/// Whether somebody with the one's credentials comes through to a manager with the other's, and is believed.
+async fn reaches(caller: &Credentials, manager: &Credentials, cluster: &Cluster) -> bool {
+    let door = Cluster {
+        id: cluster.id,
+        authority: cluster.reloaded(),
+        key: cluster.key.clone(),
+        token: cluster.token,
+    };
+    let server = serve(door, manager).await;
+    let Ok(channel) = Dialler::new(caller).unwrap().connect(&server.address).await else { return false };
+    let called = CertificateAuthorityClient::new(channel).get_root(v1::GetRootRequest {}).await;
+    called.is_ok() && *server.callers.lock().unwrap() == [Caller::Node(*caller.identity())]
+}
+
+#[tokio::test]
+async fn while_a_root_is_replaced_everybody_believes_everybody_and_afterwards_the_old_one_is_refused() {
+    let cluster = Cluster::new(8);
+    let now = SystemTime::now();
+    let (new, key) = Authority::generate(cluster.id, now).unwrap();
+    let cross_signed = cluster.authority.cross_sign(&new, cluster.id, now).unwrap();
+    let issuer = Authority::load(new.root_pem(), &key).unwrap().vouched_for(cross_signed);
+    let (old_root, both) = (
+        cluster.authority.root_pem().to_owned(),
+        format!("{}{}", cluster.authority.root_pem(), new.root_pem()),
+    );
+    let next = Cluster { id: cluster.id, authority: issuer, key, token: cluster.token };
+    let certified =
+        |by: &Cluster, node, roots: &str| by.member(node, NodeRole::Manager).trusting(roots).unwrap();
+    // Has not heard of it; has; has renewed; and has renewed while nobody told it of the new root.
+    let members = [
+        certified(&cluster, 1, &old_root),
+        certified(&cluster, 2, &both),
+        certified(&next, 3, &both),
+        certified(&next, 4, &old_root),
+    ];
+    let root = |authority: &Authority| authority.root_digest();
+    assert_eq!(members[1].issued_by().unwrap(), Some(root(&cluster.authority)));
+    assert_eq!(members[1].issuing_root().unwrap(), root(&new));
+    assert_eq!(members[2].issued_by().unwrap(), Some(root(&new)));
+    assert_eq!(members[3].issued_by().unwrap(), None);
+    for caller in &members {
+        for manager in &members {
+            assert!(reaches(caller, manager, &cluster).await, "{caller:?} at {manager:?}");
+        }
+    }
+    let after = certified(&next, 5, new.root_pem());
+    assert!(reaches(&members[2], &after, &cluster).await && reaches(&after, &members[2], &cluster).await);
+    for old in &members[..2] {
+        assert!(!reaches(old, &after, &cluster).await && !reaches(&after, old, &cluster).await);
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.pem");
+    members[2].save(&path).unwrap();
+    // As often as it is written, it stays the same.
+    let written = std::fs::read(&path).unwrap();
+    Credentials::load(&path).unwrap().unwrap().save(&path).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), written);
+    let kept = Credentials::load(&path).unwrap().unwrap();
+    assert_eq!((kept.roots_pem(), kept.issued_by().unwrap()), (both.as_str(), Some(root(&new))));
+    assert!(reaches(&kept, &members[0], &cluster).await);
+    assert!(kept.trusting("").is_err() && kept.trusting(&format!("{both}{both}")).is_err());
+}
+
+#[test]
+fn a_short_lived_certificate_says_when_it_was_made() {
+    let cluster = Cluster::new(9);
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    for seconds in [10, 3_599, 3_600, 7_200, 86_400] {
+        let key = NodeKey::generate().unwrap();
+        let request = SigningRequest::parse(&key.request().unwrap()).unwrap();
+        let identity =
+            NodeIdentity { node: NodeId::from_u128(1), role: NodeRole::Worker, cluster: cluster.id };
+        let life = Duration::from_secs(seconds);
+        let chain = cluster.authority.issue(&request, &identity, now, life).unwrap();
+        let credentials = key.certified(&chain, cluster.authority.root_pem()).unwrap();
+        assert_eq!(credentials.made_at().unwrap(), now, "{seconds}");
+        assert_eq!(credentials.validity().unwrap().1, now + life);
+    }
 }

@@ -179,6 +179,7 @@ impl World {
                     format!("send mesh-applied {}.{}", version.epoch, version.number)
                 }
                 AgentMessage::NeedFull => "send need-full".to_owned(),
+                AgentMessage::Certified(root) => format!("send certified {root}"),
             }],
             Effect::Disconnect { .. } => vec!["disconnect".to_owned()],
         }

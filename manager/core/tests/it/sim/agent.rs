@@ -172,9 +172,10 @@ impl Agent {
             }
             ManagerMessage::Assignments(delta) => self.assign(delta, now),
             ManagerMessage::Mesh(delta) => self.program(delta),
-            ManagerMessage::SubscribeLogs(_) | ManagerMessage::CancelLogs(_) | ManagerMessage::Heartbeat => {
-                Vec::new()
-            }
+            ManagerMessage::SubscribeLogs(_)
+            | ManagerMessage::CancelLogs(_)
+            | ManagerMessage::Trust(_)
+            | ManagerMessage::Heartbeat => Vec::new(),
         }
     }
 
