@@ -20,7 +20,7 @@ use swarm_manager_core::door::{
     Config, Effect, Event, Leadership, Member, Publication, Recovered, RemovedNodes, RequestId,
 };
 use swarm_manager_core::{ManagerCore, StartError};
-use swarm_model::{ManagerMessage, NodeId, Registration};
+use swarm_model::{Autolock, ManagerMessage, NodeId, Registration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 use tracing::error;
 
@@ -91,6 +91,7 @@ struct Shared {
     leadership: watch::Receiver<Leadership>,
     members: watch::Receiver<Vec<Member>>,
     removed: watch::Receiver<RemovedNodes>,
+    autolock: watch::Receiver<Option<Autolock>>,
     failed: watch::Receiver<bool>,
     space: Space,
     /// When leadership was last given to a manager that might have more space.
@@ -151,6 +152,7 @@ impl Engine {
         let (leads, leadership) = watch::channel(Leadership::Follower { leader: None });
         let (knows, members) = watch::channel(Vec::new());
         let (refuses, removed) = watch::channel(RemovedNodes::default());
+        let (locks, autolock) = watch::channel(None);
         let (fails, failed) = watch::channel(false);
         let fails = Arc::new(fails);
         let (disk, mut threads) =
@@ -168,6 +170,7 @@ impl Engine {
             leads,
             knows,
             refuses,
+            locks,
             fails,
         };
         let core_thread = std::thread::Builder::new()
@@ -185,6 +188,7 @@ impl Engine {
             leadership,
             members,
             removed,
+            autolock,
             failed,
             space: Space::new(directory),
             handed_over: tokio::sync::Mutex::default(),
@@ -282,6 +286,11 @@ impl Engine {
         self.0.removed.clone()
     }
 
+    /// How this manager is to keep the key of its disk; `None`: it is not known yet.
+    pub fn autolock(&self) -> watch::Receiver<Option<Autolock>> {
+        self.0.autolock.clone()
+    }
+
     pub fn clock(&self) -> Clock {
         self.0.clock
     }
@@ -348,6 +357,7 @@ struct Outlet {
     leads: watch::Sender<Leadership>,
     knows: watch::Sender<Vec<Member>>,
     refuses: watch::Sender<RemovedNodes>,
+    locks: watch::Sender<Option<Autolock>>,
     fails: Arc<watch::Sender<bool>>,
 }
 
@@ -429,6 +439,7 @@ impl Outlet {
             Effect::Leadership(leadership) => drop(self.leads.send(leadership)),
             Effect::Members(members) => drop(self.knows.send(members)),
             Effect::Removed(removed) => drop(self.refuses.send(removed)),
+            Effect::Autolock(autolock) => drop(self.locks.send(Some(autolock))),
             Effect::Stop { reason } => {
                 error!(reason, "the manager stops: it must not go on");
                 let _ = self.fails.send(true);

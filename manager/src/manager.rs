@@ -22,7 +22,8 @@ use swarm_manager_core::api::{ApiError, CreateCluster, NewNode, Request, Respons
 use swarm_manager_core::door::{Config, Leadership};
 use swarm_manager_core::first_raft_id;
 use swarm_model::{
-    Availability, ClusterId, EngineDescription, JoinSecrets, MAX_CERTIFICATE_LIFE, NodeId, NodeRole, NodeSpec,
+    Autolock, Availability, ClusterId, EngineDescription, JoinSecrets, MAX_CERTIFICATE_LIFE, NodeId,
+    NodeRole, NodeSpec,
 };
 use swarm_pki::{
     Authority, AuthorityError, Credentials, CredentialsError, Dialler, Expelled, JoinSecret, NodeIdentity,
@@ -32,15 +33,16 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::authority::ClusterAuthority;
 use crate::engine::{Engine, EngineError};
 use crate::images::Images;
-use crate::keys::{KeyError, Keyring};
+use crate::keys::{KeyError, Keyring, UnlockKey};
 use crate::logs::Logs;
 use crate::peers::Peers;
 use crate::server::{Door, Services};
+use crate::text::chain;
 
 /// Where what an unfinished bootstrap left is kept, until the next one.
 const LEFTOVER: &str = "leftover";
@@ -50,6 +52,8 @@ const STATE: [&str; 3] = ["log", "state", "data.key"];
 const HEARTBEAT_MS: u32 = 1_000;
 /// For the first write of a new cluster: one election and one sync, on the slowest of disks.
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Before it is tried again to replace the key of the disk.
+const KEY_RETRY: Duration = Duration::from_secs(5);
 /// For calls under way to end when the manager stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -222,6 +226,7 @@ impl Manager {
             images,
             logs: Logs::new(engine.clone()),
             authority: ClusterAuthority::new(engine.clone()),
+            keyring: keyring.clone(),
             peers: peers.clone(),
             expelled: Expelled::default(),
             stopping: CancellationToken::new(),
@@ -231,6 +236,7 @@ impl Manager {
             tokio::spawn(clean_up_once(engine.clone(), services.images.clone())),
             tokio::spawn(services.images.clone().replicate()),
             tokio::spawn(expel(engine.clone(), services.expelled.clone())),
+            tokio::spawn(follow_autolock(engine.clone(), keyring.clone())),
             tokio::spawn(peers.follow(engine, losses)),
         ];
         info!(node.id = %identity.node, address = %port, "the manager is up");
@@ -369,6 +375,30 @@ async fn expel(engine: Engine, expelled: Expelled) {
     while removed.changed().await.is_ok() {
         expelled.set(removed.borrow_and_update().iter().map(|(node, _)| *node));
     }
+}
+
+/// Locks and unlocks the manager's disk as the cluster decides.
+async fn follow_autolock(engine: Engine, keyring: Keyring) {
+    let mut autolock = engine.autolock();
+    autolock.mark_changed();
+    while autolock.changed().await.is_ok() {
+        let Some(decided) = autolock.borrow_and_update().clone() else { continue };
+        let keyring = keyring.clone();
+        let written = tokio::task::spawn_blocking(move || lock_disk(&keyring, &decided)).await;
+        if let Ok(Err(error)) = written {
+            error!(
+                error = chain(&*error),
+                "the key of this manager's disk cannot be replaced; it is tried again"
+            );
+            tokio::time::sleep(KEY_RETRY).await;
+            autolock.mark_changed();
+        }
+    }
+}
+
+fn lock_disk(keyring: &Keyring, decided: &Autolock) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let unlock = decided.unlock_key.as_ref().map(|key| key.reveal().parse::<UnlockKey>()).transpose()?;
+    Ok(keyring.lock_with(unlock.as_ref(), decided.version)?)
 }
 
 /// A crash may have left image content without a name. Which has one is known once this manager leads.

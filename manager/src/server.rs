@@ -36,6 +36,7 @@ use tracing::error;
 use crate::authority::ClusterAuthority;
 use crate::engine::Engine;
 use crate::images::Images;
+use crate::keys::Keyring;
 use crate::logs::Logs;
 use crate::peers::Peers;
 use crate::text::chain;
@@ -62,6 +63,7 @@ pub struct Services {
     pub images: Images,
     pub logs: Logs,
     pub authority: ClusterAuthority,
+    pub keyring: Keyring,
     pub peers: Peers,
     /// Whose connections are cut.
     pub expelled: Expelled,
@@ -74,7 +76,11 @@ impl Services {
     pub fn routes(&self, door: Door) -> Routes {
         let engine = || self.engine.clone();
         let services = services::ServiceCalls { engine: engine(), images: self.images.clone() };
-        let clusters = clusters::ClusterCalls { engine: engine(), authority: self.authority.clone() };
+        let clusters = clusters::ClusterCalls {
+            engine: engine(),
+            authority: self.authority.clone(),
+            keyring: self.keyring.clone(),
+        };
         let sessions = sessions::SessionCalls::new(engine(), self.peers.clone(), self.stopping.clone());
         let logs = logs::LogCalls { logs: self.logs.clone(), stopping: self.stopping.clone() };
         let watch = watch::WatchCalls::new(engine(), self.stopping.clone());

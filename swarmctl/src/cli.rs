@@ -100,12 +100,19 @@ pub enum ClusterCommand {
         /// Life of nodes' certificates, 1h to 90 days [default: 90 days]
         #[arg(long, value_parser = parse::certificate_life, value_name = "DURATION")]
         cert_expiry: Option<Duration>,
+        /// Lock managers: after a restart they wait for the unlock key, which is printed once
+        #[arg(long)]
+        autolock: bool,
     },
     /// Change the cluster
+    #[command(arg_required_else_help = true)]
     Update {
         /// Life of nodes' certificates from their next renewal on, 1h to 90 days
-        #[arg(long, value_parser = parse::certificate_life, value_name = "DURATION", required = true)]
-        cert_expiry: Duration,
+        #[arg(long, value_parser = parse::certificate_life, value_name = "DURATION")]
+        cert_expiry: Option<Duration>,
+        /// Whether managers wait for the unlock key after a restart
+        #[arg(long, value_name = "true|false")]
+        autolock: Option<bool>,
     },
     /// Print the root certificate, or replace it by a new one
     Ca {
@@ -119,6 +126,16 @@ pub enum ClusterCommand {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Show or rotate the key that unlocks managers after a restart
+    UnlockKey {
+        /// Print the key only
+        #[arg(short, long)]
+        quiet: bool,
+        #[arg(long)]
+        rotate: bool,
+    },
+    /// Unlock this manager; the key is read from the terminal, or from stdin
+    Unlock,
     /// Join this node to a cluster
     Join {
         #[arg(long, env = "SWARM_JOIN_TOKEN", hide_env_values = true)]

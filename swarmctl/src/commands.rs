@@ -4,6 +4,7 @@ mod ca;
 mod cluster;
 mod doctor;
 mod image;
+mod lock;
 mod logs;
 mod node;
 mod run;

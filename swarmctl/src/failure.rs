@@ -11,6 +11,8 @@ pub enum Code {
     RolledBack = 4,
     NotAllowed = 5,
     Unreachable = 6,
+    /// This manager waits for `cluster unlock`.
+    Locked = 7,
     Usage = 64,
 }
 
@@ -66,9 +68,13 @@ impl fmt::Display for Failure {
     }
 }
 
+/// On answers of a node whose manager is locked.
+const LOCKED_TRAILER: &str = "swarm-locked";
+
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
         let code = match status.code() {
+            _ if status.metadata().contains_key(LOCKED_TRAILER) => Code::Locked,
             tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => Code::NotAllowed,
             tonic::Code::Unavailable => Code::Unreachable,
             tonic::Code::DeadlineExceeded => Code::Timeout,

@@ -87,6 +87,7 @@ impl Desk<'_> {
             Request::RotateJoinSecret { role, secret } => self.rotate_join_secret(role, secret),
             Request::SetCertificateLife { life } => self.set_certificate_life(life),
             Request::RotateRoot { base, rotation } => self.rotate_root(base, rotation),
+            Request::SetAutolock { unlock_key } => self.set_autolock(unlock_key),
             Request::AdmitNode(node) => self.admit_node(node),
             Request::UpdateNode { node, version, spec } => self.update_node(&node, version, spec),
             Request::RemoveNode { node, force } => self.remove_node(&node, force),
@@ -111,6 +112,7 @@ impl Desk<'_> {
             | Request::GetImage { .. }
             | Request::GetMember { .. }
             | Request::GetImageRoots
+            | Request::Capture
             | Request::Snapshot { .. } => unreachable!("reads are answered, never admitted"),
         }
     }
@@ -146,11 +148,13 @@ impl Request {
             | Self::GetImage { .. }
             | Self::GetMember { .. }
             | Self::GetImageRoots
+            | Self::Capture
             | Self::Snapshot { .. } => true,
             Self::CreateCluster(_)
             | Self::RotateJoinSecret { .. }
             | Self::RotateRoot { .. }
             | Self::SetCertificateLife { .. }
+            | Self::SetAutolock { .. }
             | Self::AdmitNode(_)
             | Self::UpdateNode { .. }
             | Self::RemoveNode { .. }

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use swarm_model::{
-    ClusterId, EngineDescription, Id, Image, JoinSecrets, NodeId, NodeRole, NodeSpec, RootRotation,
+    ClusterId, EngineDescription, Id, Image, JoinSecrets, NodeId, NodeRole, NodeSpec, RootRotation, Secret,
     ServiceSpec,
 };
 
+pub use crate::store::Capture;
 pub use error::{ApiError, Kind};
 pub use view::{Change, ClusterView, ManagerStatus, NodeView, RotationView, ServiceView, TaskView, Waiting};
 
@@ -36,6 +37,8 @@ pub enum Request {
     /// A root that the shell made to replace that of the cluster at version `base`; one that is under way is begun anew.
     /// -> `Cluster`
     RotateRoot { base: u64, rotation: Box<RootRotation> },
+    /// Whether managers lock their disks: with that key from now on, or not. -> `Secrets`
+    SetAutolock { unlock_key: Option<Secret> },
     /// After the shell verified a join token. Repeating it answers the same node. -> `Node`
     AdmitNode(NewNode),
     /// -> `Nodes`
@@ -78,6 +81,8 @@ pub enum Request {
     /// What must stay in the image stores: what names, and services with their earlier revisions, stand for. Answered by
     /// followers too. -> `ImageRoots`
     GetImageRoots,
+    /// The whole state, for a backup. -> `Capture`
+    Capture,
     /// All that a watcher starts from, as changes. -> `Snapshot`
     Snapshot { service: Option<String> },
 }
@@ -131,6 +136,7 @@ pub enum Response {
     Image(Arc<Image>),
     Images(Vec<Arc<Image>>),
     Member(Arc<swarm_model::Node>),
+    Capture(Capture),
     /// Digests.
     ImageRoots(Vec<String>),
     /// `sequence` is that of the last publication that `changes` include.

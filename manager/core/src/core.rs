@@ -17,7 +17,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use bytes::Bytes;
 use prost011::Message as _;
-use swarm_model::Timestamp;
+use swarm_model::{Autolock, Timestamp};
 
 use crate::api::Request;
 use crate::consensus::{Consensus, RecoverError};
@@ -49,6 +49,7 @@ pub struct ManagerCore {
     council: Council,
     /// As last told to the shell.
     told_removed: RemovedNodes,
+    told_autolock: Option<Autolock>,
     watch: Watch,
     checkpoints: Checkpoints,
     /// Set for good when the disk failed or the log cannot be understood.
@@ -96,6 +97,7 @@ impl ManagerCore {
             reign: (0, None),
             council: Council::default(),
             told_removed: RemovedNodes::default(),
+            told_autolock: None,
             watch: Watch::default(),
             checkpoints,
             stopped: false,
@@ -107,6 +109,7 @@ impl ManagerCore {
         core.announce(effects);
         core.tell_members(effects);
         core.tell_removed(effects);
+        core.tell_autolock(effects);
         Ok(core)
     }
 
@@ -169,6 +172,7 @@ impl ManagerCore {
         }
         self.publish(effects);
         self.tell_members(effects);
+        self.tell_autolock(effects);
         self.cut_checkpoint(effects);
     }
 

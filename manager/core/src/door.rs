@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use swarm_model::{AgentMessage, ManagerMessage, NodeId, Registration, Timestamp};
+use swarm_model::{AgentMessage, Autolock, ManagerMessage, NodeId, Registration, Timestamp};
 
 use crate::api::{ApiError, Change, Request, Response};
 pub use crate::store::RemovedNodes;
@@ -158,6 +158,8 @@ pub enum Effect {
     /// Nodes that are to be refused from now on, whatever their certificates say; replaces what was told before. Comes
     /// before the reply to whoever removed one.
     Removed(RemovedNodes),
+    /// Whether this manager is to lock its disk; replaces what was told before, unless that was of a higher version.
+    Autolock(Autolock),
     /// This manager must not go on; the reason is for the operator. The process ends itself.
     Stop {
         reason: String,

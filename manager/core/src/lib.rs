@@ -15,6 +15,8 @@ mod members;
 pub mod orchestrator;
 pub mod scheduler;
 
+pub mod recovery;
+
 mod consensus;
 mod dispatcher;
 mod store;

@@ -5,6 +5,7 @@
 
 mod action;
 mod apply;
+mod capture;
 mod indexes;
 mod object;
 mod removed;
@@ -21,8 +22,9 @@ use swarm_model::{Cluster, HostPort, Image, Node, NodeId, Service, ServiceId, Ta
 
 use crate::door::{ObjectKey, StoredObject};
 
-pub(crate) use action::{Action, NewTask, Payload, ServiceUpdate};
+pub(crate) use action::{Action, NewTask, Payload, PayloadError, ServiceUpdate};
 pub(crate) use apply::{Applied, ApplyError, Changed};
+pub use capture::Capture;
 pub(crate) use object::DecodeError;
 pub use removed::RemovedNodes;
 pub(crate) use service::ServiceRecord;
@@ -212,6 +214,10 @@ impl Store {
 
     /// Every object, encoded.
     pub fn export(&self) -> Vec<StoredObject> {
+        self.objects().collect()
+    }
+
+    fn objects(&self) -> impl Iterator<Item = StoredObject> {
         let keys = [Key::Clock]
             .into_iter()
             .chain(self.cluster.iter().map(|_| Key::Cluster))
@@ -220,6 +226,6 @@ impl Store {
             .chain(self.services.keys().map(|id| Key::Service(*id)))
             .chain(self.tasks.keys().map(|id| Key::Task(*id)))
             .chain(self.images.keys().map(|name| Key::Image(name.clone())));
-        keys.filter_map(|key| self.encode(&key)).collect()
+        keys.filter_map(|key| self.encode(&key))
     }
 }

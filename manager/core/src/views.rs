@@ -124,6 +124,7 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
         }
         Request::GetMember { node } => Response::Member(member(store, node)?),
         Request::GetImageRoots => Response::ImageRoots(image_roots(store)),
+        Request::Capture => Response::Capture(store.capture(sight.leader.term())),
         Request::Snapshot { service } => {
             Response::Snapshot { sequence, index: store.applied(), changes: snapshot(sight, service)? }
         }
@@ -131,6 +132,7 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
         | Request::RotateJoinSecret { .. }
         | Request::RotateRoot { .. }
         | Request::SetCertificateLife { .. }
+        | Request::SetAutolock { .. }
         | Request::AdmitNode(_)
         | Request::UpdateNode { .. }
         | Request::RemoveNode { .. }

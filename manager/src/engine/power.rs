@@ -198,7 +198,8 @@ impl World {
                 | Effect::CloseSession { .. }
                 | Effect::Publish(_)
                 | Effect::Members(_)
-                | Effect::Removed(_) => {}
+                | Effect::Removed(_)
+                | Effect::Autolock(_) => {}
             }
         }
         if let Ok(first) = process.work.1.try_recv()

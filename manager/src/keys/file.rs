@@ -7,11 +7,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::{DataKey, UnlockKey};
@@ -64,6 +65,8 @@ struct Content {
     /// Number of the unlock key that it is wrapped with.
     #[serde(skip_serializing_if = "Option::is_none")]
     locked_with: Option<String>,
+    /// Of the cluster's decision that it follows.
+    version: u64,
     /// Of all that.
     crc32: u32,
 }
@@ -83,8 +86,16 @@ pub struct Keyring(Arc<Shared>);
 struct Shared {
     path: PathBuf,
     key: DataKey,
-    /// Number of the unlock key in the file.
-    locked_with: Mutex<Option<String>>,
+    lock: watch::Sender<Lock>,
+}
+
+/// What the file says of the lock.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Lock {
+    /// Number of the unlock key.
+    with: Option<String>,
+    /// Of the cluster's decision that it follows.
+    version: u64,
 }
 
 /// A wrapped data key.
@@ -93,6 +104,7 @@ pub struct Locked {
     path: PathBuf,
     sealed: Vec<u8>,
     locked_with: String,
+    version: u64,
 }
 
 impl Keyring {
@@ -104,8 +116,8 @@ impl Keyring {
     pub fn create(directory: &Path) -> Result<Self, KeyError> {
         let path = directory.join(NAME);
         make_directory(directory).map_err(|source| io_error("create", &path, source))?;
-        let ring = Self::of(path, DataKey::generate(), None);
-        ring.write(None)?;
+        let ring = Self::of(path, DataKey::generate(), Lock::default());
+        ring.write(None, Lock::default())?;
         Ok(ring)
     }
 
@@ -121,16 +133,20 @@ impl Keyring {
             STANDARD.decode(&content.key).map_err(|_| damaged("the key in it is not base64"))?,
         );
         match content.locked_with {
-            Some(locked_with) => Ok(Opened::Locked(Locked { sealed: bytes.to_vec(), path, locked_with })),
+            Some(locked_with) => {
+                let (sealed, version) = (bytes.to_vec(), content.version);
+                Ok(Opened::Locked(Locked { path, sealed, locked_with, version }))
+            }
             None => {
                 let key = bytes.as_slice().try_into().map_err(|_| damaged("the key in it is too short"))?;
-                Ok(Opened::Unlocked(Self::of(path.clone(), DataKey::new(key), None)))
+                let lock = Lock { with: None, version: content.version };
+                Ok(Opened::Unlocked(Self::of(path, DataKey::new(key), lock)))
             }
         }
     }
 
-    fn of(path: PathBuf, key: DataKey, locked_with: Option<String>) -> Self {
-        Self(Arc::new(Shared { path, key, locked_with: Mutex::new(locked_with) }))
+    fn of(path: PathBuf, key: DataKey, lock: Lock) -> Self {
+        Self(Arc::new(Shared { path, key, lock: watch::Sender::new(lock) }))
     }
 
     pub fn key(&self) -> &DataKey {
@@ -138,36 +154,43 @@ impl Keyring {
     }
 
     /// Wraps the data key with that unlock key from now on; with none it lies in the clear. Durable when this returns.
+    /// `version` is that of the cluster's decision: an older one than the file follows is passed over, so that a manager
+    /// which reads its log again does not go through all of them. One caller at a time.
     ///
     /// # Errors
     /// The disk refused; the file is what it was.
-    pub fn lock_with(&self, unlock: Option<&UnlockKey>) -> Result<(), KeyError> {
-        let wanted = unlock.map(UnlockKey::id);
-        if *self.0.locked_with.lock().unwrap_or_else(PoisonError::into_inner) == wanted {
+    pub fn lock_with(&self, unlock: Option<&UnlockKey>, version: u64) -> Result<(), KeyError> {
+        let wanted = Lock { with: unlock.map(UnlockKey::id), version };
+        let current = self.0.lock.borrow().clone();
+        if version < current.version || wanted == current {
             return Ok(());
         }
-        self.write(unlock)
+        self.write(unlock, wanted)
     }
 
-    fn write(&self, unlock: Option<&UnlockKey>) -> Result<(), KeyError> {
+    /// Resolves once the file follows that decision of the cluster, or a newer one.
+    pub async fn follows(&self, version: u64) {
+        let mut lock = self.0.lock.subscribe();
+        let _ = lock.wait_for(|lock| lock.version >= version).await;
+    }
+
+    fn write(&self, unlock: Option<&UnlockKey>, lock: Lock) -> Result<(), KeyError> {
         let key = self.0.key.bytes();
         let bytes = Zeroizing::new(match unlock {
             Some(unlock) => unlock.seal(CONTEXT, key),
             None => key.to_vec(),
         });
-        let locked_with = unlock.map(UnlockKey::id);
         let mut content = Content {
             format: FORMAT,
             key: STANDARD.encode(&*bytes),
-            locked_with: locked_with.clone(),
+            locked_with: lock.with.clone(),
+            version: lock.version,
             crc32: 0,
         };
         content.crc32 = content.checksum();
         let text = Zeroizing::new(serde_json::to_vec_pretty(&content).expect("plain data always encodes"));
-        // Held over the writing: two changes at once must not leave the older one.
-        let mut known = self.0.locked_with.lock().unwrap_or_else(PoisonError::into_inner);
         replace(&self.0.path, &text).map_err(|source| io_error("write", &self.0.path, source))?;
-        *known = locked_with;
+        self.0.lock.send_replace(lock);
         Ok(())
     }
 
@@ -190,7 +213,8 @@ impl Locked {
         let wrong = || KeyError::WrongKey { locked_with: self.locked_with.clone(), given: unlock.id() };
         let bytes = Zeroizing::new(unlock.open(CONTEXT, &self.sealed).ok_or_else(wrong)?);
         let key = bytes.as_slice().try_into().map_err(|_| wrong())?;
-        Ok(Keyring::of(self.path.clone(), DataKey::new(key), Some(self.locked_with.clone())))
+        let lock = Lock { with: Some(self.locked_with.clone()), version: self.version };
+        Ok(Keyring::of(self.path.clone(), DataKey::new(key), lock))
     }
 }
 
@@ -198,6 +222,7 @@ impl Content {
     fn checksum(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.format.to_be_bytes());
+        hasher.update(&self.version.to_be_bytes());
         hasher.update(self.key.as_bytes());
         hasher.update(self.locked_with.as_deref().unwrap_or_default().as_bytes());
         hasher.finalize()

@@ -42,7 +42,7 @@ fn a_locked_file_yields_nothing_without_its_key() {
     let private = ring.wrap_private_key("-----BEGIN PRIVATE KEY-----");
     let sealed = ring.key().seal(b"", b"canary");
     let (first, second) = (UnlockKey::generate(), UnlockKey::generate());
-    ring.lock_with(Some(&first)).expect("locked");
+    ring.lock_with(Some(&first), 5).expect("locked");
     let file = std::fs::read(directory.path().join("data.key")).expect("there");
     let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, ring.key().bytes());
     assert!(!String::from_utf8_lossy(&file).contains(&encoded[..40]));
@@ -57,9 +57,11 @@ fn a_locked_file_yields_nothing_without_its_key() {
     assert_eq!(again.key().open(b"", &sealed).as_deref(), Some(&b"canary"[..]));
     assert_eq!(again.unwrap_private_key(&private).as_deref(), Some("-----BEGIN PRIVATE KEY-----"));
 
-    again.lock_with(Some(&second)).expect("rotated");
+    again.lock_with(None, 4).expect("an older decision");
+    assert!(locked().unlock(&first).is_ok());
+    again.lock_with(Some(&second), 6).expect("rotated");
     assert!(locked().unlock(&first).is_err() && locked().unlock(&second).is_ok());
-    again.lock_with(None).expect("unlocked");
+    again.lock_with(None, 7).expect("unlocked");
     assert!(matches!(Keyring::open(directory.path()), Ok(Opened::Unlocked(_))));
 }
 
@@ -67,7 +69,10 @@ fn a_locked_file_yields_nothing_without_its_key() {
 fn a_lost_or_damaged_file_is_named() {
     let directory = tempfile::tempdir().expect("a directory");
     assert!(matches!(Keyring::open(directory.path()), Err(KeyError::Gone { .. })));
-    Keyring::create(directory.path()).expect("made").lock_with(Some(&UnlockKey::generate())).expect("locked");
+    Keyring::create(directory.path())
+        .expect("made")
+        .lock_with(Some(&UnlockKey::generate()), 1)
+        .expect("locked");
     let path = directory.path().join("data.key");
     let whole = std::fs::read(&path).expect("there");
     for at in 0..whole.len() {

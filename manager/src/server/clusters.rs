@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use swarm_manager_core::api::{Request as Ask, Response as Answer};
-use swarm_model::NodeRole;
+use swarm_model::{Autolock, NodeRole, Secret};
 use swarm_pki::JoinSecret;
 use swarm_proto::v1;
 use swarm_proto::v1::clusters_server::Clusters;
@@ -14,10 +14,15 @@ use super::status::from_api;
 use super::views;
 use crate::authority::ClusterAuthority;
 use crate::engine::Engine;
+use crate::keys::{Keyring, UnlockKey};
+
+/// For one small file to be written.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct ClusterCalls {
     pub engine: Engine,
     pub authority: ClusterAuthority,
+    pub keyring: Keyring,
 }
 
 #[tonic::async_trait]
@@ -63,9 +68,71 @@ impl Clusters for ClusterCalls {
             other => unreachable!("SetCertificateLife is answered by a cluster, not by {other:?}"),
         }
     }
+    async fn set_autolock(
+        &self,
+        request: Request<v1::SetAutolockRequest>,
+    ) -> Result<Response<v1::UnlockKey>, Status> {
+        let current = self.autolock().await?;
+        let key = match (request.into_inner().autolock, &current.unlock_key) {
+            (true, Some(_)) | (false, None) => return answer(&current),
+            (true, None) => Some(UnlockKey::generate()),
+            (false, Some(_)) => None,
+        };
+        answer(&self.decide(key).await?)
+    }
+
+    async fn get_unlock_key(
+        &self,
+        _: Request<v1::GetUnlockKeyRequest>,
+    ) -> Result<Response<v1::UnlockKey>, Status> {
+        answer(&self.autolock().await?)
+    }
+
+    async fn rotate_unlock_key(
+        &self,
+        _: Request<v1::RotateUnlockKeyRequest>,
+    ) -> Result<Response<v1::UnlockKey>, Status> {
+        if self.autolock().await?.unlock_key.is_none() {
+            return Err(Status::failed_precondition(
+                "the managers are not locked, so there is no unlock key; `swarmctl cluster update --autolock=true` makes one",
+            ));
+        }
+        answer(&self.decide(Some(UnlockKey::generate())).await?)
+    }
+}
+
+fn answer(autolock: &Autolock) -> Result<Response<v1::UnlockKey>, Status> {
+    let Some(key) = &autolock.unlock_key else { return Ok(Response::new(v1::UnlockKey::default())) };
+    let id = key.reveal().parse::<UnlockKey>().map(|key| key.id());
+    let id = id.map_err(|_| Status::internal("the cluster's stored unlock key cannot be read"))?;
+    Ok(Response::new(v1::UnlockKey { unlock_key: key.reveal().to_owned(), id }))
 }
 
 impl ClusterCalls {
+    async fn autolock(&self) -> Result<Autolock, Status> {
+        match self.engine.request(Ask::GetClusterSecrets).await.map_err(|error| from_api(&error))? {
+            Answer::Secrets(cluster) => Ok(cluster.autolock.clone()),
+            other => unreachable!("GetClusterSecrets is answered by secrets, not by {other:?}"),
+        }
+    }
+
+    /// Returns once this manager's own disk follows; the others do within moments.
+    async fn decide(&self, key: Option<UnlockKey>) -> Result<Autolock, Status> {
+        let unlock_key = key.map(|key| Secret::new(key.reveal()));
+        let decided = self.engine.request(Ask::SetAutolock { unlock_key }).await;
+        let Answer::Secrets(cluster) = decided.map_err(|error| from_api(&error))? else {
+            unreachable!("SetAutolock is answered by secrets");
+        };
+        let follows = self.keyring.follows(cluster.autolock.version);
+        tokio::time::timeout(FOLLOW_TIMEOUT, follows).await.map_err(|_| {
+            Status::unavailable(
+                "the cluster has taken the change, but the leading manager cannot write the key of its disk yet (its log \
+                 says why); `swarmctl cluster unlock-key` shows the key that counts",
+            )
+        })?;
+        Ok(cluster.autolock.clone())
+    }
+
     async fn token(&self, role: NodeRole) -> Result<Response<v1::GetJoinTokenResponse>, Status> {
         let token = self.authority.join_token(role).await?.reveal();
         let managers = self.authority.managers().await?;

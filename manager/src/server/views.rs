@@ -26,6 +26,7 @@ pub fn cluster(view: &ClusterView) -> v1::Cluster {
         leader_id: view.leader.map(|leader| leader.to_string()).unwrap_or_default(),
         raft_term: view.term,
         raft_applied: view.applied,
+        autolock: cluster.autolock.unlock_key.is_some(),
         certificate_life: u64::try_from(cluster.certificate_life.as_micros()).unwrap_or(u64::MAX),
         rotation: cluster.rotation.as_ref().zip(view.rotation.as_ref()).map(|(rotation, progress)| {
             v1::RootRotation {

@@ -29,6 +29,9 @@ pub struct Cluster {
     /// While another root takes the place of this one.
     #[serde(default)]
     pub rotation: Option<Box<RootRotation>>,
+    /// Whether managers lock their disks.
+    #[serde(default)]
+    pub autolock: Autolock,
 }
 
 fn longest() -> Duration {
@@ -58,6 +61,37 @@ impl std::fmt::Debug for RootRotation {
             .field("started_at", &self.started_at)
             .field("root_digest", &self.root_digest)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whether managers wrap the keys of their disks, and with what.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Autolock {
+    /// `None`: they do not.
+    pub unlock_key: Option<Secret>,
+    /// Index of the log entry that said so; 0: none did. A newer one counts.
+    pub version: u64,
+}
+
+/// A text that shows nowhere by accident.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Secrets do not appear in logs.
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
     }
 }
 

@@ -21,7 +21,7 @@ mod task;
 mod time;
 mod validate;
 
-pub use cluster::{Cluster, JoinSecrets, RootRotation};
+pub use cluster::{Autolock, Cluster, JoinSecrets, RootRotation, Secret};
 pub use id::{ClusterId, Id, NodeId, ParseIdError, ServiceId, TaskId};
 pub use image::Image;
 pub use name::{NameError, service_name};

@@ -4,14 +4,22 @@ use std::time::Duration;
 
 use swarm_proto::v1;
 
+use super::lock;
 use crate::cli::{Availability, ClusterCommand, Role};
 use crate::client::Client;
-use crate::failure::{Failure, Result};
+use crate::failure::{Code, Failure, Result};
 use crate::output::{Format, Row, print, rfc3339};
 
 pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
     match command {
-        ClusterCommand::Init { advertise_addr, data_path_addr, gateway_pool, availability, cert_expiry } => {
+        ClusterCommand::Init {
+            advertise_addr,
+            data_path_addr,
+            gateway_pool,
+            availability,
+            cert_expiry,
+            autolock,
+        } => {
             let request = v1::InitRequest {
                 advertise_address: advertise_addr.unwrap_or_default(),
                 data_address: data_path_addr.unwrap_or_default(),
@@ -26,14 +34,15 @@ pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
             println!("To add a worker to this cluster, run on it:\n");
             print_join(client, Role::Worker).await?;
             println!("To add a manager, run 'swarmctl cluster join-token manager' and follow what it says.");
+            if autolock {
+                println!();
+                lock::set(client, true).await?;
+            }
         }
-        ClusterCommand::Update { cert_expiry } => {
-            set_certificate_life(client, cert_expiry).await?;
-            println!(
-                "Nodes have certificates of this life from their next renewal on; for one now: swarmctl cluster renew"
-            );
-        }
+        ClusterCommand::Update { cert_expiry, autolock } => update(client, cert_expiry, autolock).await?,
         ClusterCommand::Ca { rotate, detach, quiet } => super::ca::run(client, rotate, detach, quiet).await?,
+        ClusterCommand::UnlockKey { quiet, rotate } => lock::key(client, quiet, rotate).await?,
+        ClusterCommand::Unlock => lock::unlock(client).await?,
         ClusterCommand::Join { token, managers, advertise_addr, data_path_addr } => {
             let request = v1::JoinRequest {
                 token,
@@ -64,6 +73,19 @@ async fn set_certificate_life(client: &Client, life: Duration) -> Result<()> {
     let certificate_life = u64::try_from(life.as_micros()).unwrap_or(u64::MAX);
     client.clusters().set_certificate_life(v1::SetCertificateLifeRequest { certificate_life }).await?;
     Ok(())
+}
+
+async fn update(client: &Client, cert_expiry: Option<Duration>, autolock: Option<bool>) -> Result<()> {
+    if let Some(cert_expiry) = cert_expiry {
+        set_certificate_life(client, cert_expiry).await?;
+        println!(
+            "Nodes have certificates of this life from their next renewal on; for one now: swarmctl cluster renew"
+        );
+    }
+    match autolock {
+        Some(autolock) => lock::set(client, autolock).await,
+        None => Ok(()),
+    }
 }
 
 pub fn wire_availability(availability: Availability) -> i32 {
@@ -124,6 +146,14 @@ async fn info(client: &Client, format: &Format) -> Result<()> {
     if !local.notice.is_empty() {
         eprintln!("{}", local.notice);
     }
+    if local.locked {
+        return Err(Failure::new(Code::Locked, "this manager is locked")
+            .why(format!(
+                "node {} of cluster {} waits for its key; its containers go on",
+                local.node_id, local.cluster_id
+            ))
+            .next("swarmctl cluster unlock"));
+    }
     let role = if local.role() == v1::NodeRole::Manager { "manager" } else { "worker" };
     let mut fields: Vec<(&'static str, String)> = vec![
         ("Cluster", local.cluster_id.clone()),
@@ -141,6 +171,7 @@ async fn info(client: &Client, format: &Format) -> Result<()> {
             ("Tasks", cluster.tasks.to_string()),
             ("GatewayPool", cluster.gateway_pool),
             ("Created", rfc3339(cluster.meta.map_or(0, |meta| meta.created_at))),
+            ("Autolock", cluster.autolock.to_string()),
             ("RaftTerm", cluster.raft_term.to_string()),
             ("RaftApplied", cluster.raft_applied.to_string()),
         ]);

@@ -4,7 +4,7 @@ use swarm_proto::v1;
 use swarm_proto::v1::FindingSeverity::{self, Failure as Failed, Fine, Warning};
 
 use crate::client::Client;
-use crate::failure::{Failure, Result};
+use crate::failure::{Code, Failure, Result};
 use crate::output::{Format, Row, print};
 
 /// Prints a line a finding.
@@ -21,10 +21,13 @@ pub async fn run(client: &Client, format: &Format) -> Result<()> {
             "this node is in none",
             "swarmctl cluster init, or cluster join",
         ));
-    } else if local.role() == v1::NodeRole::Manager {
+    } else if local.role() == v1::NodeRole::Manager && !local.locked {
         findings.extend(of_cluster(client).await);
     }
     show(&findings, format)?;
+    if local.locked {
+        return Err(Failure::new(Code::Locked, "this manager is locked").next("swarmctl cluster unlock"));
+    }
     match findings.iter().filter(|one| one.severity() == Failed).count() {
         0 => Ok(()),
         count => Err(Failure::failed(format!("{count} of {} checks failed", findings.len()))),

@@ -10,4 +10,5 @@ mod limits;
 mod main_job;
 mod managers;
 mod operations;
+mod recovery;
 mod run;

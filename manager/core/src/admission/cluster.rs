@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_model::{Cluster, MAX_CERTIFICATE_LIFE, NodeRole, RootRotation};
+use swarm_model::{Autolock, Cluster, MAX_CERTIFICATE_LIFE, NodeRole, RootRotation, Secret};
 
 use super::{Admitted, Answer, Desk, Reserved, Verdict};
 use crate::addresses;
@@ -41,6 +41,7 @@ impl Desk<'_> {
             heartbeat_ms: create.heartbeat_ms.max(1),
             certificate_life: MAX_CERTIFICATE_LIFE,
             rotation: None,
+            autolock: Autolock::default(),
         };
         let node = self.new_node(create.node, 1);
         Ok(Verdict::Propose(Admitted {
@@ -77,6 +78,11 @@ impl Desk<'_> {
             });
         }
         Ok(Admitted::one(Action::SetCertificateLife { life }, Answer::Cluster))
+    }
+
+    pub(super) fn set_autolock(&mut self, unlock_key: Option<Secret>) -> Result<Verdict, ApiError> {
+        self.need_cluster()?;
+        Ok(Admitted::one(Action::SetAutolock { unlock_key }, Answer::Secrets))
     }
 
     pub(super) fn need_cluster(&self) -> Result<&Cluster, ApiError> {

@@ -124,6 +124,17 @@ impl ManagerCore {
     }
 }
 
+impl ManagerCore {
+    /// How the shell is to keep the key of its disk. Nothing is known before there is a cluster.
+    pub(super) fn tell_autolock(&mut self, effects: &mut Vec<Effect>) {
+        let Some(cluster) = self.store.cluster() else { return };
+        if self.told_autolock.as_ref() != Some(&cluster.autolock) {
+            self.told_autolock = Some(cluster.autolock.clone());
+            effects.push(Effect::Autolock(cluster.autolock.clone()));
+        }
+    }
+}
+
 impl Council {
     pub fn status(&self, raft_id: Option<u64>, role: NodeRole, leader: u64) -> Option<ManagerStatus> {
         let Some(id) = raft_id else {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use swarm_model::{
     Cluster, DesiredState, EngineDescription, Image, Node, NodeId, NodeRole, NodeSpec, Outcome, PortSpec,
-    RootRotation, Service, ServiceId, ServiceSpec, TaskId, Timestamp, UpdateStatus,
+    RootRotation, Secret, Service, ServiceId, ServiceSpec, TaskId, Timestamp, UpdateStatus,
 };
 
 /// First byte of every payload.
@@ -36,6 +36,10 @@ pub(crate) enum Action {
     /// Nothing if another rotation began since.
     FinishRootRotation {
         root_digest: String,
+    },
+    /// `None`: managers are not locked any more.
+    SetAutolock {
+        unlock_key: Option<Secret>,
     },
     CreateNode(Box<Node>),
     UpdateNode {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_model::{
-    Cluster, HostPort, Image, Node, NodeId, NodeRole, RootRotation, Service, ServiceId, Task, TaskId,
-    Timestamp,
+    Autolock, Cluster, HostPort, Image, Node, NodeId, NodeRole, RootRotation, Secret, Service, ServiceId,
+    Task, TaskId, Timestamp,
 };
 
 use super::object::Key;
@@ -117,6 +117,7 @@ impl Store {
             }),
             Action::BeginRootRotation { base, rotation } => self.begin_rotation(stamp, base, rotation),
             Action::FinishRootRotation { root_digest } => self.finish_rotation(stamp, &root_digest),
+            Action::SetAutolock { unlock_key } => self.set_autolock(stamp, unlock_key),
             Action::CreateNode(node) => self.create_node(stamp, *node),
             Action::UpdateNode { node, base, spec } => self.update_node(stamp, node, base, spec),
             Action::DescribeNode { node, engine } => self.describe_node(stamp, node, engine),
@@ -198,6 +199,15 @@ impl Store {
         cluster.version = stamp.index;
         cluster.updated_at = stamp.at;
         *known = Arc::new(cluster);
+        self.unsaved.insert(Key::Cluster);
+        Ok(Changed::Cluster)
+    }
+
+    fn set_autolock(&mut self, stamp: Stamp, unlock_key: Option<Secret>) -> Result {
+        let cluster = Arc::make_mut(self.cluster.as_mut().ok_or(ApplyError::NoCluster)?);
+        cluster.autolock = Autolock { unlock_key, version: stamp.index };
+        cluster.version = stamp.index;
+        cluster.updated_at = stamp.at;
         self.unsaved.insert(Key::Cluster);
         Ok(Changed::Cluster)
     }

@@ -28,6 +28,7 @@ pub(crate) fn cluster() -> Cluster {
         heartbeat_ms: 1_000,
         certificate_life: swarm_model::MAX_CERTIFICATE_LIFE,
         rotation: None,
+        autolock: swarm_model::Autolock::default(),
     }
 }
 

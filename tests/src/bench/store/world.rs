@@ -91,6 +91,7 @@ impl World {
                     | Effect::Leadership(_)
                     | Effect::Members(_)
                     | Effect::Removed(_)
+                    | Effect::Autolock(_)
                     | Effect::Stop { .. } => {}
                 }
             }
