@@ -1,5 +1,11 @@
 //! Who is a member, and who is none any more.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use swarm_pki::{Credentials, Dialler};
@@ -8,7 +14,7 @@ use swarm_proto::v1::certificate_authority_client::CertificateAuthorityClient;
 use swarm_proto::v1::images_client::ImagesClient;
 use swarm_proto::v1::logs_client::LogsClient;
 use swarm_proto::v1::sessions_client::SessionsClient;
-use swarm_tests::e2e::{Cluster, Options, demo_image, eventually};
+use swarm_tests::e2e::{Cluster, Options, demo_image, eventually, try_get};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -108,5 +114,207 @@ fn a_removed_node_is_refused_at_once_and_stops_its_tasks() {
         let refusals = runtime.block_on(refusals(&channel));
         assert!(refusals.iter().all(Result::is_err), "{refusals:?}");
     }
+    cluster.finish();
+}
+
+/// What a node's credentials say, but for its private key, which a manager keeps wrapped.
+fn shown(cluster: &Cluster, number: u16) -> Credentials {
+    let file = cluster.data(number).join("node.pem");
+    let credentials = Credentials::load_wrapped(&file, |_| Some("PRIVATE KEY".to_owned()));
+    credentials.expect("readable").expect("the node has credentials")
+}
+
+fn token(cluster: &Cluster, number: u16) -> String {
+    let output = cluster.ctl_at(number, &["cluster", "join-token", "-q", "worker"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    output.stdout.trim().to_owned()
+}
+
+fn join_with(cluster: &Cluster, number: u16, through: u16, token: &str) -> swarm_tests::e2e::Output {
+    let (own, manager) = (cluster.address(number).to_string(), cluster.address(through).to_string());
+    cluster.ctl_at(number, &["cluster", "join", "--token", token, "--advertise-addr", &own, &manager])
+}
+
+/// Requests, one after the other, until it is told to stop; how many there were, and what failed.
+struct Load {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<(u32, Vec<String>)>,
+}
+
+impl Load {
+    fn start(addresses: Vec<SocketAddrV4>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let (mut count, mut failed) = (0, Vec::new());
+            while !stopped.load(Ordering::Relaxed) {
+                let address = addresses[count as usize % addresses.len()];
+                failed.extend(try_get(address).err());
+                count += 1;
+            }
+            (count, failed)
+        });
+        Self { stop, thread }
+    }
+
+    fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let (count, failed) = self.thread.join().expect("no panic");
+        assert!(failed.is_empty(), "{} of {count} requests failed: {:?}", failed.len(), failed.first());
+        assert!(count > 100, "only {count} requests");
+    }
+}
+
+#[test]
+fn the_root_is_replaced_under_load_without_a_failed_request() {
+    let mut cluster = Cluster::with(Options { nodes: 5, managers: 3, unformed: true, ..Options::default() });
+    cluster.ctl_ok(&["cluster", "init", "--advertise-addr", &cluster.address(1).to_string()]);
+    let managers = cluster.ctl_ok(&["cluster", "join-token", "-q", "manager"]);
+    cluster.join(2, managers.trim());
+    cluster.join(3, managers.trim());
+    cluster.join(4, &token(&cluster, 1));
+    load(&cluster);
+    cluster.ctl_ok(&["service", "create", "--name", "web", "--replicas", "4", "-p", "8080:80", "demo:1"]);
+    let tasks = |cluster: &Cluster| {
+        let running = cluster.wait_running("web", 4);
+        running.into_iter().map(|task| (task.id.clone(), cluster.pid(&task.id))).collect::<BTreeMap<_, _>>()
+    };
+    let before = tasks(&cluster);
+    let old_root = cluster.ctl_ok(&["cluster", "ca"]);
+    let old_token = token(&cluster, 1);
+    let old_certificate = credentials(&cluster, 4);
+    let load = Load::start((1..=4).map(|number| cluster.endpoint(number, 8080)).collect());
+
+    let rotated = cluster.ctl_at(2, &["cluster", "ca", "--rotate"]);
+    assert_eq!(rotated.code, 0, "{rotated:?}\n{}", cluster.logs());
+    assert!(
+        rotated.stdout.starts_with("-----BEGIN CERTIFICATE-----") && rotated.stdout != old_root,
+        "{rotated:?}"
+    );
+    assert!(rotated.stderr.contains("rotated certificates: "), "{rotated:?}");
+    for number in 1..=4 {
+        eventually("only the new root is believed", || {
+            let credentials = shown(&cluster, number);
+            if credentials.roots_pem() == rotated.stdout { Ok(()) } else { Err(cluster.logs()) }
+        });
+        let credentials = shown(&cluster, number);
+        assert_eq!(credentials.issued_by().unwrap(), Some(credentials.issuing_root().unwrap()));
+    }
+    assert!(cluster.node_states().iter().all(|(_, state)| state == "Ready"), "{:?}", cluster.node_states());
+    assert_eq!(tasks(&cluster), before);
+    load.finish();
+
+    // The old token and the old certificate are worth nothing, the new token lets in.
+    let refused = join_with(&cluster, 5, 1, &old_token);
+    assert!(refused.code != 0 && refused.stderr.contains("the cluster's root was replaced"), "{refused:?}");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let dialler = Dialler::new(&old_certificate).expect("credentials");
+    let called = runtime.block_on(async {
+        // In TLS 1.3 a caller is told only after its handshake that it is refused.
+        let channel = dialler
+            .connect(&cluster.endpoint(1, 2377).to_string())
+            .await
+            .map_err(|error| error.to_string())?;
+        let root = CertificateAuthorityClient::new(channel).get_root(v1::GetRootRequest {}).await;
+        root.map_err(|status| status.to_string())
+    });
+    assert!(called.is_err(), "a certificate of the old root is believed");
+    let new_token = token(&cluster, 3);
+    assert_ne!(new_token, old_token);
+    let joined = join_with(&cluster, 5, 1, &new_token);
+    assert_eq!(joined.code, 0, "{joined:?}\n{}", cluster.logs());
+    cluster.wait_node(5, "Ready");
+    // Whoever starts again comes back with what it has.
+    for number in 1..=4 {
+        cluster.restart_daemon(number);
+    }
+    assert_eq!(tasks(&cluster), before);
+    cluster.finish();
+}
+
+#[test]
+fn a_rotation_of_the_root_waits_for_nodes_that_are_down_and_outlives_its_leader() {
+    let mut cluster = Cluster::with(Options { nodes: 5, managers: 3, ..Options::default() });
+    let old_root = cluster.ctl_ok(&["cluster", "ca"]);
+    let old_token = token(&cluster, 1);
+    cluster.kill(4);
+    cluster.kill(5);
+    cluster.wait_node(4, "Down");
+    cluster.wait_node(5, "Down");
+    let mut watching = cluster.ctl_command(2, &["cluster", "ca", "--rotate"]);
+    let watching = watching.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("swarmctl starts");
+    let waits = |number, for_node: &str| {
+        eventually("the rotation waits", || {
+            let shown = cluster.ctl_at(number, &["cluster", "ca"]);
+            let waits = shown.stderr.contains(&format!("waiting for {for_node}: it is down"));
+            if shown.code == 0 && waits && shown.stdout == old_root {
+                Ok(())
+            } else {
+                Err(format!("{shown:?}"))
+            }
+        });
+    };
+    waits(2, "node-4");
+    waits(2, "node-5");
+    // The leader dies; the others go on with it.
+    let leader = eventually("there is a leader", || {
+        let rows = cluster.ctl_at(2, &["node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}"]).stdout;
+        let leader =
+            rows.lines().find_map(|row| row.strip_suffix(" Leader")?.strip_prefix("node-")?.parse().ok());
+        leader.ok_or(rows)
+    });
+    cluster.kill(leader);
+    let follower = if leader == 2 { 3 } else { 2 };
+    let waits = |cluster: &Cluster, for_node: &str| {
+        eventually("the rotation waits", || {
+            let shown = cluster.ctl_at(follower, &["cluster", "ca"]);
+            let waits = shown.stderr.contains(&format!("waiting for {for_node}: it is down"));
+            if shown.code == 0 && waits && shown.stdout == old_root {
+                Ok(())
+            } else {
+                Err(format!("{shown:?}"))
+            }
+        });
+    };
+    waits(&cluster, &format!("node-{leader}"));
+    cluster.restart(leader);
+    // One comes back under the old root, and is let in; the other is given up.
+    cluster.restart(4);
+    waits(&cluster, "node-5");
+    eventually("all the others have followed", || {
+        let shown = cluster.ctl_at(follower, &["cluster", "ca"]);
+        if shown.stderr.contains("4/5 nodes") {
+            Ok(())
+        } else {
+            Err(format!("{shown:?}\n{}", cluster.logs()))
+        }
+    });
+    let removed = cluster.ctl_at(follower, &["node", "rm", "node-5"]);
+    assert_eq!(removed.code, 0, "{removed:?}");
+    eventually("the rotation has ended", || {
+        let shown = cluster.ctl_at(follower, &["cluster", "ca"]);
+        let ended = shown.code == 0 && shown.stdout != old_root && !shown.stderr.contains("replaced");
+        if ended { Ok(()) } else { Err(format!("{shown:?}\n{}", cluster.logs())) }
+    });
+    if leader != 2 {
+        let watched = watching.wait_with_output().expect("swarmctl ends");
+        let told = String::from_utf8_lossy(&watched.stderr).into_owned();
+        assert!(watched.status.success() && told.contains("waiting for node-5: it is down"), "{told}");
+    } else {
+        let _ = watching.wait_with_output();
+    }
+    let output = cluster.ctl_at(follower, &["node", "ls", "--format", "{{.Status}}"]);
+    assert_eq!(output.stdout.lines().filter(|line| *line == "Ready").count(), 4, "{output:?}");
+    // Whoever was given up has to begin anew.
+    cluster.restart(5);
+    eventually("the node cannot come back", || {
+        let info = cluster.ctl_at(5, &["cluster", "info"]);
+        if info.stdout.contains("Connected    false") { Ok(()) } else { Err(format!("{info:?}")) }
+    });
+    assert_eq!(cluster.ctl_at(5, &["cluster", "leave", "--force"]).code, 0);
+    let refused = join_with(&cluster, 5, follower, &old_token);
+    assert!(refused.code != 0 && refused.stderr.contains("the cluster's root was replaced"), "{refused:?}");
+    let joined = join_with(&cluster, 5, follower, &token(&cluster, follower));
+    assert_eq!(joined.code, 0, "{joined:?}\n{}", cluster.logs());
     cluster.finish();
 }
