@@ -11,7 +11,10 @@ use swarm_model::{
     Cluster, EngineDescription, JoinSecrets, Node, NodeId, NodeRole, Platform, Resources, RootRotation,
     Timestamp,
 };
-use swarm_pki::{Authority, AuthorityError, JoinSecret, JoinToken, NodeIdentity, SigningRequest};
+use swarm_pki::{
+    Authority, AuthorityError, FormerError, JoinSecret, JoinToken, NodeIdentity, SigningRequest,
+    former_member,
+};
 
 use crate::engine::Engine;
 
@@ -34,6 +37,8 @@ pub struct Candidate {
     pub data_address: String,
     /// Where it will answer, if it becomes a manager.
     pub manager_address: String,
+    /// Of a member that comes back after its certificate expired; else empty. PEM.
+    pub expired_certificate: String,
 }
 
 /// A new member's certificate.
@@ -61,6 +66,13 @@ pub enum AdmissionError {
     Refused,
     #[error("node {0} is no member of this cluster any more")]
     Stranger(NodeId),
+    #[error("the expired certificate proves no member of this cluster")]
+    Former(#[source] FormerError),
+    #[error(
+        "this node is a manager, and the token is for workers; `swarmctl cluster join-token manager` prints the one it \
+         needs"
+    )]
+    TokenOfWorker,
     #[error("this manager was demoted, and the others still have to take it out; ask again in a moment")]
     Leaving,
     #[error("{what} {value:?} is not valid")]
@@ -149,10 +161,57 @@ impl ClusterAuthority {
         let authority = load(&cluster)?;
         let role = self.role_of(&token, &cluster, &authority)?;
         let request = SigningRequest::parse(&candidate.request).map_err(AdmissionError::Request)?;
+        if !candidate.expired_certificate.is_empty() {
+            return self.take_back(&cluster, role, &request, candidate).await;
+        }
         let node = NewNode::id_of_key(&request.key_digest());
         self.enter(node, role, candidate).await?;
         let member = self.member(node).await?;
         self.certify(&request, &cluster, &member, role).await
+    }
+
+    /// A member whose certificate expired while it was off: it proves the key of that certificate, and has a token that is
+    /// as good as what it is.
+    async fn take_back(
+        &self,
+        cluster: &Cluster,
+        token: NodeRole,
+        request: &SigningRequest,
+        candidate: Candidate,
+    ) -> Result<Admission, AdmissionError> {
+        let former = former_member(&candidate.expired_certificate, request, &cluster.roots());
+        let former = former.map_err(AdmissionError::Former)?;
+        if former.cluster != cluster.id || self.engine.removed().borrow().get(former.node).is_some() {
+            return Err(AdmissionError::Stranger(former.node));
+        }
+        let member = self.member(former.node).await?;
+        if (member.acting_role(), token) == (NodeRole::Manager, NodeRole::Worker) {
+            return Err(AdmissionError::TokenOfWorker);
+        }
+        let member = self.seated(member, candidate.manager_address).await?;
+        let role = member.spec.role;
+        self.certify(request, cluster, &member, role).await
+    }
+
+    /// A certificate for this manager itself, from what it knows without asking the others: its own expired, so that they
+    /// do not listen, and all of theirs may have, too. Whoever removed it meanwhile refuses it all the same.
+    ///
+    /// # Errors
+    /// It is no manager, as far as it knows.
+    pub async fn renew_own(&self, node: NodeId, request: &str) -> Result<Admission, AdmissionError> {
+        let request = SigningRequest::parse(request).map_err(AdmissionError::Request)?;
+        let peek = async |what| self.engine.request(Request::Peek(Box::new(what))).await;
+        let cluster = match peek(Request::GetClusterSecrets).await? {
+            Response::Secrets(cluster) => cluster,
+            other => unreachable!("GetClusterSecrets is answered by secrets, not by {other:?}"),
+        };
+        let member = match peek(Request::GetMember { node }).await {
+            Ok(Response::Member(member)) if member.raft_id.is_some() => member,
+            Ok(_) | Err(ApiError::NotFound { .. }) => return Err(AdmissionError::Stranger(node)),
+            Err(error) => return Err(error.into()),
+        };
+        let admission = self.sign(&request, &cluster, &member, NodeRole::Manager)?;
+        Ok(admission)
     }
 
     /// Signs a new key of the member `node`, with the role that it has now.
@@ -167,23 +226,37 @@ impl ClusterAuthority {
     ) -> Result<Admission, AdmissionError> {
         let cluster = self.cluster().await?;
         let request = SigningRequest::parse(request).map_err(AdmissionError::Request)?;
-        let member = self.member(node).await?;
-        let member = match (member.spec.role, member.raft_id) {
-            (NodeRole::Worker, Some(_)) => return Err(AdmissionError::Leaving),
-            (NodeRole::Worker, None) | (NodeRole::Manager, Some(_)) => member,
-            (NodeRole::Manager, None) => {
-                let address = checked_address(manager_address)?;
-                match self.engine.request(Request::SeatManager { node, address }).await? {
-                    Response::Member(member) => member,
-                    other => unreachable!("SeatManager is answered by a member, not by {other:?}"),
-                }
-            }
-        };
+        let member = self.seated(self.member(node).await?, manager_address).await?;
         let role = member.spec.role;
         self.certify(&request, &cluster, &member, role).await
     }
 
+    /// As the member is to be from its next certificate on: a promoted one gets its place among the managers.
+    async fn seated(&self, member: Arc<Node>, manager_address: String) -> Result<Arc<Node>, AdmissionError> {
+        match (member.spec.role, member.raft_id) {
+            (NodeRole::Worker, Some(_)) => Err(AdmissionError::Leaving),
+            (NodeRole::Worker, None) | (NodeRole::Manager, Some(_)) => Ok(member),
+            (NodeRole::Manager, None) => {
+                let (node, address) = (member.id, checked_address(manager_address)?);
+                match self.engine.request(Request::SeatManager { node, address }).await? {
+                    Response::Member(member) => Ok(member),
+                    other => unreachable!("SeatManager is answered by a member, not by {other:?}"),
+                }
+            }
+        }
+    }
+
     async fn certify(
+        &self,
+        request: &SigningRequest,
+        cluster: &Cluster,
+        member: &Node,
+        role: NodeRole,
+    ) -> Result<Admission, AdmissionError> {
+        Ok(Admission { managers: self.managers().await?, ..self.sign(request, cluster, member, role)? })
+    }
+
+    fn sign(
         &self,
         request: &SigningRequest,
         cluster: &Cluster,
@@ -197,7 +270,7 @@ impl ClusterAuthority {
             identity,
             certificate_chain: chain.map_err(AdmissionError::Authority)?,
             root_certificates: cluster.roots(),
-            managers: self.managers().await?,
+            managers: Vec::new(),
             raft_id: member.raft_id,
         })
     }

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::{error, info};
 
-use crate::authority::ClusterAuthority;
+use crate::authority::{AdmissionError, ClusterAuthority};
 use crate::engine::{Engine, EngineError};
 use crate::images::Images;
 use crate::keys::{KeyError, Keyring, UnlockKey};
@@ -131,6 +131,7 @@ pub struct Manager {
     tls: Arc<ArcSwap<ServerConfig>>,
     dialler: Dialler,
     port: SocketAddrV4,
+    node: NodeId,
     tasks: Vec<JoinHandle<()>>,
     serving: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
@@ -241,7 +242,7 @@ impl Manager {
         ];
         info!(node.id = %identity.node, address = %port, "the manager is up");
         let serving = std::sync::Mutex::new(Some(serving));
-        Ok(Self { services, keyring, tls, dialler, port, tasks, serving })
+        Ok(Self { services, keyring, tls, dialler, port, node: identity.node, tasks, serving })
     }
 
     async fn create(
@@ -291,6 +292,16 @@ impl Manager {
     /// What its disk is encrypted with.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
+    }
+
+    /// A new certificate for this manager itself, of a key that `request` proves, from what it knows without the others.
+    /// Also the roots to believe.
+    ///
+    /// # Errors
+    /// It is no manager, as far as it knows, or the request is refused.
+    pub async fn certify_itself(&self, request: &str) -> Result<(String, String), AdmissionError> {
+        let admission = self.services.authority.renew_own(self.node, request).await?;
+        Ok((admission.certificate_chain, admission.root_certificates))
     }
 
     /// Where the TLS port is; of interest where port 0 was asked for.

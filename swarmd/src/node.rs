@@ -14,7 +14,7 @@ use anyhow::Context;
 use swarm_manager::keys::{Keyring, Locked, Opened, UnlockKey};
 use swarm_model::{EngineDescription, NodeRole, Timestamp};
 use tokio::sync::{Mutex, Notify, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::door::ManagerDoor;
@@ -197,10 +197,21 @@ impl Node {
                 continue;
             }
             if let Err(error) = self.renew(Renewal::OfCertificate).await {
-                warn!(error = format!("{error:#}"), "the node's certificate cannot be renewed yet");
+                match self.expiry_notice().await {
+                    notice if notice.is_empty() => {
+                        warn!(error = format!("{error:#}"), "the node's certificate cannot be renewed yet");
+                    }
+                    notice => error!(error = format!("{error:#}"), "{notice}"),
+                }
                 tokio::time::sleep(self.renewal_retry().await).await;
             }
         }
+    }
+
+    async fn expiry_notice(&self) -> String {
+        let membership = self.membership.lock().await;
+        let notice = membership.as_ref().map(|it| local::expiry_notice(it.credentials(), SystemTime::now()));
+        notice.unwrap_or_default()
     }
 
     /// Zero: it is time. Looked at again now and then, as clocks are set and memberships change.
@@ -234,16 +245,43 @@ impl Node {
             }
             None => return Ok(()),
         };
-        let renewed = swarm_pki::renew(&credentials, &managers, &advertise).await?;
-        let role = renewed.credentials.identity().role;
-        if role == credentials.identity().role {
-            if let (Renewal::OfCertificate, Some(member)) = (what, &mut *self.membership.lock().await) {
-                member.renew(&self.config, renewed.credentials)?;
-                info!("the node's certificate was renewed");
-            }
+        if credentials.has_expired(SystemTime::now())? && self.certify_itself().await? {
             return Ok(());
         }
-        let Some(member) = self.membership.lock().await.take() else { return Ok(()) };
+        let renewed = swarm_pki::renew(&credentials, &managers, &advertise).await?;
+        if renewed.credentials.identity().role == credentials.identity().role && what == Renewal::OfRole {
+            return Ok(());
+        }
+        self.adopt(renewed).await
+    }
+
+    /// A manager's own work, where the others would not listen any more. `false`: it is none.
+    async fn certify_itself(&self) -> anyhow::Result<bool> {
+        let mut membership = self.membership.lock().await;
+        let Some(member) = &mut *membership else { return Ok(false) };
+        let Some(credentials) = member.certify_itself().await? else { return Ok(false) };
+        member.renew(&self.config, credentials)?;
+        warn!("this manager's certificate had expired; it made itself a new one");
+        Ok(true)
+    }
+
+    async fn has_expired(&self) -> bool {
+        let membership = self.membership.lock().await;
+        let expired = membership.as_ref().map(|member| member.credentials().has_expired(SystemTime::now()));
+        matches!(expired, Some(Ok(true)))
+    }
+
+    /// Goes on with new credentials; with another role, as what they say.
+    async fn adopt(&self, renewed: swarm_pki::Joined) -> anyhow::Result<()> {
+        let role = renewed.credentials.identity().role;
+        let mut membership = self.membership.lock().await;
+        if let Some(member) = membership.as_mut().filter(|it| it.credentials().identity().role == role) {
+            member.renew(&self.config, renewed.credentials)?;
+            info!("the node's certificate was renewed");
+            return Ok(());
+        }
+        let Some(member) = membership.take() else { return Ok(()) };
+        drop(membership);
         let engine = self.engine(member.record().data_address);
         match member.change(&self.config, engine, renewed, &self.door).await {
             Ok(changed) => {

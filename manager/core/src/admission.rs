@@ -112,6 +112,7 @@ impl Desk<'_> {
             | Request::GetImage { .. }
             | Request::GetMember { .. }
             | Request::GetImageRoots
+            | Request::Peek(_)
             | Request::Capture
             | Request::Snapshot { .. } => unreachable!("reads are answered, never admitted"),
         }
@@ -148,6 +149,7 @@ impl Request {
             | Self::GetImage { .. }
             | Self::GetMember { .. }
             | Self::GetImageRoots
+            | Self::Peek(_)
             | Self::Capture
             | Self::Snapshot { .. } => true,
             Self::CreateCluster(_)

@@ -83,6 +83,9 @@ pub enum Request {
     GetImageRoots,
     /// The whole state, for a backup. -> `Capture`
     Capture,
+    /// A read of what is replicated, answered from what this manager has applied, without asking the others whether that is
+    /// all. -> as the read that it holds
+    Peek(Box<Request>),
     /// All that a watcher starts from, as changes. -> `Snapshot`
     Snapshot { service: Option<String> },
 }

@@ -121,6 +121,9 @@ impl ManagerCore {
         }
         match event {
             Event::Wakeup => self.end_batch(effects),
+            Event::Request { id, request: Request::Peek(read) } => {
+                effects.push(Effect::Reply { id, result: self.peek(&read) });
+            }
             Event::Request { id, request } => self.inbox.push((id, request)),
             Event::Raft { message } => self.step(&message),
             Event::PeerLost { peer } => self.consensus.peer_lost(peer),

@@ -128,6 +128,7 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
         Request::Snapshot { service } => {
             Response::Snapshot { sequence, index: store.applied(), changes: snapshot(sight, service)? }
         }
+        Request::Peek(_) => unreachable!("peeking waits for nobody"),
         Request::CreateCluster(_)
         | Request::RotateJoinSecret { .. }
         | Request::RotateRoot { .. }

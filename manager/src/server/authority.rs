@@ -42,6 +42,7 @@ impl CertificateAuthority for AuthorityCalls {
                 hostname: request.hostname,
                 data_address: request.data_address,
                 manager_address: request.manager_address,
+                expired_certificate: request.expired_certificate,
             })
             .await?;
         let identity = admission.identity;
@@ -78,7 +79,10 @@ impl From<AdmissionError> for Status {
     fn from(error: AdmissionError) -> Self {
         let code = match &error {
             AdmissionError::Api(error) => return from_api(error),
-            AdmissionError::Refused | AdmissionError::Stranger(_) => Code::PermissionDenied,
+            AdmissionError::Refused
+            | AdmissionError::Stranger(_)
+            | AdmissionError::Former(_)
+            | AdmissionError::TokenOfWorker => Code::PermissionDenied,
             AdmissionError::Leaving => Code::FailedPrecondition,
             AdmissionError::Token(_) | AdmissionError::Description { .. } | AdmissionError::Request(_) => {
                 Code::InvalidArgument

@@ -3,6 +3,7 @@
 //!
 //! Of a signing request only the public key is believed, after its proof of possession; every name is the authority's.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
@@ -10,8 +11,9 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
     SanType,
 };
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use swarm_model::ClusterId;
 
 use crate::identity::NodeIdentity;
@@ -24,6 +26,8 @@ const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
 const BACKDATED: Duration = Duration::from_secs(60 * 60);
 /// A request with a P-256 key has about 500 bytes in PEM.
 const MAX_REQUEST_BYTES: usize = 8 << 10;
+/// A leaf with an intermediate has under 2 KiB in PEM.
+const MAX_CHAIN_BYTES: usize = 16 << 10;
 
 /// The root certificate with its key. Exists on managers only.
 pub struct Authority {
@@ -174,6 +178,60 @@ impl SigningRequest {
         let digest = ring::digest::digest(&ring::digest::SHA256, &key);
         digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
+}
+
+/// The member that `chain_pem` names, though its certificate may have expired: one of `roots_pem` vouches for it, and it is
+/// of the key that signed `request`.
+///
+/// # Errors
+/// It is malformed, of another cluster's root, or of another key.
+pub fn former_member(
+    chain_pem: &str,
+    request: &SigningRequest,
+    roots_pem: &str,
+) -> Result<NodeIdentity, FormerError> {
+    if chain_pem.len() > MAX_CHAIN_BYTES {
+        return Err(FormerError::TooLong(chain_pem.len()));
+    }
+    let pem = |text: &str| {
+        CertificateDer::pem_slice_iter(text.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(FormerError::Pem)
+    };
+    let (chain, roots) = (pem(chain_pem)?, crate::tls::roots(pem(roots_pem)?).map_err(FormerError::Roots)?);
+    let (leaf, intermediates) = chain.split_first().ok_or(FormerError::Empty)?;
+    let (from, _) = crate::identity::validity(leaf).map_err(FormerError::Identity)?;
+    let then = UnixTime::since_unix_epoch(from.duration_since(UNIX_EPOCH).unwrap_or_default());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crate::tls::provider()).build();
+    let verified = verifier.map_err(FormerError::Verifier)?.verify_client_cert(leaf, intermediates, then);
+    verified.map_err(FormerError::Unknown)?;
+    let key = request.0.public_key.subject_public_key_info();
+    if crate::identity::public_key(leaf).map_err(FormerError::Identity)? != key {
+        return Err(FormerError::OtherKey);
+    }
+    NodeIdentity::of(leaf).map_err(FormerError::Identity)
+}
+
+/// Why a certificate does not prove a former member.
+#[derive(Debug, thiserror::Error)]
+pub enum FormerError {
+    #[error("it is {0} bytes long, at most {MAX_CHAIN_BYTES} are allowed")]
+    TooLong(usize),
+    #[error("it is not PEM")]
+    Pem(#[source] rustls::pki_types::pem::Error),
+    #[error("there is none")]
+    Empty,
+    #[error("the cluster's roots cannot be used")]
+    Roots(#[source] crate::tls::TlsError),
+    #[error("the cluster's roots cannot be used")]
+    Verifier(#[source] rustls::server::VerifierBuilderError),
+    #[error("the cluster's root did not issue it")]
+    Unknown(#[source] rustls::Error),
+    #[error("it is not of the key that signed the request")]
+    OtherKey,
+    #[error("it names no member of a cluster")]
+    Identity(#[source] crate::identity::IdentityError),
 }
 
 fn root_params(cluster: ClusterId, now: SystemTime) -> CertificateParams {

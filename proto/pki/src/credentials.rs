@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::pem::PemObject;
@@ -102,6 +102,27 @@ impl Credentials {
     /// They are not PEM, none, or too many.
     pub fn trusting(&self, roots_pem: &str) -> Result<Self, CredentialsError> {
         Self::new(self.key_pem.clone(), self.chain_pem.clone(), roots_pem.to_owned())
+    }
+
+    /// The key, to be certified again.
+    ///
+    /// # Errors
+    /// The key is not PEM of its kind.
+    pub(crate) fn key_again(&self) -> Result<NodeKey, CredentialsError> {
+        KeyPair::from_pem(&self.key_pem).map(NodeKey).map_err(CredentialsError::Key)
+    }
+
+    pub(crate) fn chain_pem(&self) -> &str {
+        &self.chain_pem
+    }
+
+    /// Whether the certificate is of no use any more.
+    ///
+    /// # Errors
+    /// The certificate cannot be parsed.
+    pub fn has_expired(&self, now: SystemTime) -> Result<bool, CredentialsError> {
+        // Certificates know whole seconds, of which the last one counts.
+        self.validity().map(|(_, to)| to + Duration::from_secs(1) <= now)
     }
 
     /// Who these credentials prove to be.

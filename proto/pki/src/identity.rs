@@ -74,6 +74,13 @@ pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, 
     Ok((at(validity.not_before.timestamp()), at(validity.not_after.timestamp())))
 }
 
+/// SubjectPublicKeyInfo, DER.
+pub(crate) fn public_key(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, IdentityError> {
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|error| IdentityError::Malformed(Box::new(error)))?;
+    Ok(parsed.public_key().raw.to_vec())
+}
+
 /// Whether a certificate names `issuer`'s key as the one that signed it. It says so itself: whether that is true is the TLS
 /// layer's business.
 pub(crate) fn is_issued_by(

@@ -89,21 +89,63 @@ pub struct Joined {
 /// # Errors
 /// None could be reached, or one refused; a refusal ends the attempt.
 pub async fn join(request: &JoinRequest) -> Result<Joined, JoinError> {
-    if request.managers.is_empty() {
-        return Err(JoinError::NoManagers);
-    }
-    let mut unreachable = String::new();
+    let mut attempts = Attempts::default();
     for address in &request.managers {
-        match join_at(address, request).await {
-            Err(Attempt::Unreachable(cause)) => {
-                let separator = if unreachable.is_empty() { "" } else { "; " };
-                let _ = write!(unreachable, "{separator}{address}: {cause}");
-            }
-            Err(Attempt::Ended(error)) => return Err(error),
-            Ok(joined) => return Ok(joined),
+        let key = NodeKey::generate().map_err(JoinError::Key)?;
+        if let Some(ended) = attempts.take(address, join_at(address, request, key, "").await) {
+            return ended;
         }
     }
-    Err(JoinError::Unreachable(unreachable))
+    attempts.none()
+}
+
+/// Joins again as the member whose certificate expired: proves its key, and shows a token. The key stays, the node and its
+/// tasks too.
+///
+/// # Errors
+/// As [`join`]; also where the node is a member no more.
+pub async fn join_again(expired: &Credentials, request: &JoinRequest) -> Result<Joined, JoinError> {
+    let mut attempts = Attempts::default();
+    for address in &request.managers {
+        let key = expired.key_again().map_err(JoinError::Key)?;
+        let joined = join_at(address, request, key, expired.chain_pem()).await;
+        let joined = joined.and_then(|joined| same_member(address, expired, joined));
+        if let Some(ended) = attempts.take(address, joined) {
+            return ended;
+        }
+    }
+    attempts.none()
+}
+
+/// Managers that could not be reached, as text; empty: none was tried.
+#[derive(Default)]
+struct Attempts(String);
+
+impl Attempts {
+    /// `None`: the next manager may be tried.
+    fn take(&mut self, address: &str, attempt: Result<Joined, Attempt>) -> Option<Result<Joined, JoinError>> {
+        match attempt {
+            Err(Attempt::Unreachable(cause)) => {
+                let separator = if self.0.is_empty() { "" } else { "; " };
+                let _ = write!(self.0, "{separator}{address}: {cause}");
+                None
+            }
+            Err(Attempt::Ended(error)) => Some(Err(error)),
+            Ok(joined) => Some(Ok(joined)),
+        }
+    }
+
+    fn none(self) -> Result<Joined, JoinError> {
+        Err(if self.0.is_empty() { JoinError::NoManagers } else { JoinError::Unreachable(self.0) })
+    }
+}
+
+fn same_member(address: &str, old: &Credentials, joined: Joined) -> Result<Joined, Attempt> {
+    let (was, is) = (old.identity(), joined.credentials.identity());
+    if (was.node, was.cluster) == (is.node, is.cluster) {
+        return Ok(joined);
+    }
+    Err(Attempt::Ended(JoinError::Answer { address: address.to_owned(), source: AnswerError::Names }))
 }
 
 enum Attempt {
@@ -112,7 +154,12 @@ enum Attempt {
     Ended(JoinError),
 }
 
-async fn join_at(address: &str, request: &JoinRequest) -> Result<Joined, Attempt> {
+async fn join_at(
+    address: &str,
+    request: &JoinRequest,
+    key: NodeKey,
+    expired_certificate: &str,
+) -> Result<Joined, Attempt> {
     let answer =
         |source: AnswerError| Attempt::Ended(JoinError::Answer { address: address.to_owned(), source });
     let root_pem = fetch_root(address).await?;
@@ -123,13 +170,13 @@ async fn join_at(address: &str, request: &JoinRequest) -> Result<Joined, Attempt
     }
     let config = anonymous_config(root).map_err(|error| answer(error.into()))?;
     let channel = connect(address, None, config).await.map_err(unreachable)?;
-    let key = NodeKey::generate().map_err(|error| Attempt::Ended(JoinError::Key(error)))?;
     let mut call = tonic::Request::new(v1::IssueNodeCertificateRequest {
         csr: key.request().map_err(|error| Attempt::Ended(JoinError::Key(error)))?,
         token: request.token.reveal(),
         hostname: request.hostname.clone(),
         data_address: request.data_address.clone(),
         manager_address: request.manager_address.clone(),
+        expired_certificate: expired_certificate.to_owned(),
     });
     call.set_timeout(CALL_TIMEOUT);
     let issued = CertificateAuthorityClient::new(channel).issue_node_certificate(call).await;
@@ -148,18 +195,14 @@ pub async fn renew(
     managers: &[String],
     manager_address: &str,
 ) -> Result<Joined, JoinError> {
-    let mut unreachable = String::new();
+    let mut attempts = Attempts::default();
     for address in managers {
-        match renew_at(address, credentials, manager_address).await {
-            Err(Attempt::Unreachable(cause)) => {
-                let separator = if unreachable.is_empty() { "" } else { "; " };
-                let _ = write!(unreachable, "{separator}{address}: {cause}");
-            }
-            Err(Attempt::Ended(error)) => return Err(error),
-            Ok(joined) => return Ok(joined),
+        let renewed = renew_at(address, credentials, manager_address).await;
+        if let Some(ended) = attempts.take(address, renewed) {
+            return ended;
         }
     }
-    Err(JoinError::Unreachable(unreachable))
+    attempts.none()
 }
 
 async fn renew_at(address: &str, old: &Credentials, manager_address: &str) -> Result<Joined, Attempt> {
@@ -176,11 +219,8 @@ async fn renew_at(address: &str, old: &Credentials, manager_address: &str) -> Re
     let issued = CertificateAuthorityClient::new(channel).renew_node_certificate(call).await;
     let issued = issued.map_err(|status| refused(address, &status))?.into_inner();
     let credentials = certify(key, &issued, old.roots_pem()).map_err(answer)?;
-    let identity = (credentials.identity().node, credentials.identity().cluster);
-    if identity != (old.identity().node, old.identity().cluster) {
-        return Err(answer(AnswerError::Names));
-    }
-    Ok(Joined { credentials, managers: issued.managers, raft_id: Some(issued.raft_id).filter(|id| *id != 0) })
+    let raft_id = Some(issued.raft_id).filter(|id| *id != 0);
+    same_member(address, old, Joined { credentials, managers: issued.managers, raft_id })
 }
 
 async fn fetch_root(address: &str) -> Result<String, Attempt> {

@@ -19,12 +19,12 @@ mod token;
 pub use accept::{
     Connections, HANDSHAKE_TIMEOUT, LocalConnections, TlsConnections, accept_local, accept_tls,
 };
-pub use authority::{Authority, AuthorityError, SigningRequest};
+pub use authority::{Authority, AuthorityError, FormerError, SigningRequest, former_member};
 pub use caller::{Caller, Connection};
 pub use credentials::{Credentials, CredentialsError, NodeKey};
 pub use dial::{CONNECT_TIMEOUT, DialError, Dialler};
 pub use expelled::Expelled;
 pub use identity::{IdentityError, NodeIdentity};
-pub use join::{AnswerError, JoinError, JoinRequest, Joined, join, renew};
+pub use join::{AnswerError, JoinError, JoinRequest, Joined, join, join_again, renew};
 pub use tls::{TlsError, client_config, server_config};
 pub use token::{JoinSecret, JoinToken, ParseTokenError, RootDigest};

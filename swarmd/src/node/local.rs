@@ -1,15 +1,17 @@
 //! The service of the local socket that is about this node alone.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use swarm_manager::keys::{KeyError, ParseUnlockKeyError, UnlockKey};
-use swarm_model::Availability;
+use swarm_model::{Availability, NodeRole};
+use swarm_pki::Credentials;
 use swarm_proto::v1;
 use swarm_proto::v1::local_server::{Local, LocalServer};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
-use super::membership::{Membership, Place, Record, Seat};
+use super::membership::{Membership, Place, Record, Seat, join_request};
 use super::{Node, Renewal, address, departure, doctor};
 
 /// Addresses of the tasks' gateway network, unless the operator names others (docs/adr/0004).
@@ -33,6 +35,7 @@ impl LocalService {
         };
         if let Some(membership) = &*node.membership.lock().await {
             membership.describe(&mut status);
+            status.notice = expiry_notice(membership.credentials(), SystemTime::now());
         } else if node.locked.lock().await.is_some() {
             describe_locked(&Place::new(&node.config), &mut status);
         }
@@ -89,7 +92,8 @@ impl LocalService {
         };
         let token = request.token.trim().parse::<swarm_pki::JoinToken>()?;
         let engine = node.engine(data_address);
-        let joined = super::membership::join(token, managers.clone(), &engine, advertise).await?;
+        let asked = join_request(token, managers.clone(), &engine, advertise);
+        let joined = swarm_pki::join(&asked).await?;
         let managers = if joined.managers.is_empty() { managers } else { joined.managers };
         let seat = joined.raft_id.map(|raft_id| Seat { raft_id, joined: false });
         let record = Record { advertise, data_address, managers, seat, removed_at: None };
@@ -98,6 +102,24 @@ impl LocalService {
         info!(node.id = %membership.credentials().identity().node, "joined the cluster");
         node.keep(membership).await;
         Ok(())
+    }
+
+    /// The certificate expired while the node was off: with a token it goes on as the node that it was.
+    async fn join_again(&self, request: v1::JoinRequest) -> anyhow::Result<()> {
+        let node = &self.0;
+        let managers =
+            request.managers.iter().map(|text| address::manager(text)).collect::<Result<Vec<_>, _>>()?;
+        let token = request.token.trim().parse::<swarm_pki::JoinToken>()?;
+        let (expired, asked) = match &*node.membership.lock().await {
+            None => anyhow::bail!("this node is in no cluster"),
+            Some(member) => {
+                let record = member.record();
+                let engine = node.engine(record.data_address);
+                (Arc::clone(member.credentials()), join_request(token, managers, &engine, record.advertise))
+            }
+        };
+        let joined = swarm_pki::join_again(&expired, &asked).await?;
+        node.adopt(joined).await
     }
 
     async fn refuse_member(&self) -> Result<(), Status> {
@@ -135,8 +157,13 @@ impl Local for LocalService {
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::LocalStatus>, Status> {
         let _change = self.0.change.lock().await;
+        let request = request.into_inner();
+        if self.0.has_expired().await {
+            self.join_again(request).await.map_err(|error| told(&error))?;
+            return Ok(self.answer().await);
+        }
         self.refuse_member().await?;
-        self.join(request.into_inner()).await.map_err(|error| told(&error))?;
+        self.join(request).await.map_err(|error| told(&error))?;
         Ok(self.answer().await)
     }
 
@@ -254,4 +281,22 @@ fn told(error: &anyhow::Error) -> Status {
         Some(_) => Status::permission_denied(text),
         None => Status::failed_precondition(text),
     }
+}
+
+/// For the operator of a node whose certificate has expired; else empty.
+pub fn expiry_notice(credentials: &Credentials, now: SystemTime) -> String {
+    let (Ok(true), Ok((_, until))) = (credentials.has_expired(now), credentials.validity()) else {
+        return String::new();
+    };
+    let seconds = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let at =
+        swarm_runtime::Timestamp::from_second(i64::try_from(seconds).unwrap_or_default()).unwrap_or_default();
+    let role = match credentials.identity().role {
+        NodeRole::Worker => "worker",
+        NodeRole::Manager => "manager",
+    };
+    format!(
+        "this node's certificate expired at {at}, so the managers refuse it; run `swarmctl cluster join-token {role}` on a \
+         manager, and what it prints here: the node stays what it was, with its tasks"
+    )
 }

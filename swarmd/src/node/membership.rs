@@ -178,21 +178,20 @@ fn absent(removed: std::io::Result<()>) -> std::io::Result<()> {
     }
 }
 
-/// Joins by token: credentials, and the managers to know.
-pub async fn join(
+/// What the node says to join by token.
+pub fn join_request(
     token: swarm_pki::JoinToken,
     managers: Vec<String>,
     engine: &EngineDescription,
     advertise: SocketAddrV4,
-) -> anyhow::Result<swarm_pki::Joined> {
-    let request = swarm_pki::JoinRequest {
+) -> swarm_pki::JoinRequest {
+    swarm_pki::JoinRequest {
         token,
         managers,
         hostname: engine.hostname.clone(),
         data_address: engine.data_address.to_string(),
         manager_address: advertise.to_string(),
-    };
-    Ok(swarm_pki::join(&request).await?)
+    }
 }
 
 /// A node in a cluster, running.
@@ -294,6 +293,15 @@ impl Membership {
         tell_certified(&self.managers, &credentials)?;
         self.credentials = Arc::new(credentials);
         Ok(())
+    }
+
+    /// A manager whose certificate expired gives itself a new one: the others do not listen to it, and theirs may have
+    /// expired as well.
+    pub async fn certify_itself(&self) -> anyhow::Result<Option<Credentials>> {
+        let Some(manager) = &self.manager else { return Ok(None) };
+        let key = swarm_pki::NodeKey::generate()?;
+        let (chain, roots) = manager.certify_itself(&key.request()?).await?;
+        Ok(Some(key.certified(&chain, &roots)?))
     }
 
     /// Continues as what the node was; a manager has its keyring.

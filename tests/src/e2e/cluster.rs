@@ -16,7 +16,7 @@ use swarm_network::DevNetwork;
 use swarm_proto::v1;
 use swarm_proto::v1::services_client::ServicesClient;
 use tokio::net::UnixStream;
-use tonic::transport::{Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::disk::SmallDisk;
 use super::process::{binary, kill, require_root, signal};
@@ -295,14 +295,8 @@ impl Cluster {
 
     /// Updates a service so many times through a node, one after the other; `change` is told which time it is.
     pub fn edit(&self, number: u16, service: &str, times: u32, change: impl Fn(&mut v1::ServiceSpec, u32)) {
-        let socket = self.socket(number);
         let edits = async {
-            let connector = tower::service_fn(move |_: Uri| {
-                let socket = socket.clone();
-                async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-            });
-            let channel = Endpoint::from_static("http://local").connect_with_connector(connector).await;
-            let mut services = ServicesClient::new(channel.expect("the daemon listens"));
+            let mut services = ServicesClient::new(self.channel(number).await);
             let request = v1::GetServiceRequest { service: service.to_owned() };
             let mut current = services.get(request).await.expect("the service is there").into_inner();
             for time in 0..times {
@@ -315,6 +309,17 @@ impl Cluster {
             }
         };
         tokio::runtime::Runtime::new().expect("a runtime").block_on(edits);
+    }
+
+    /// To a node's local socket.
+    pub async fn channel(&self, number: u16) -> Channel {
+        let socket = self.socket(number);
+        let connector = tower::service_fn(move |_: Uri| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://local").connect_with_connector(connector).await;
+        channel.expect("the daemon listens")
     }
 
     /// The host loses power: network, daemon, shims and containers go at once.
@@ -423,7 +428,8 @@ impl Cluster {
             .collect()
     }
 
-    fn log(&self, number: u16) -> PathBuf {
+    /// Where a node's `swarmd` logs.
+    pub fn log(&self, number: u16) -> PathBuf {
         self.root.join(format!("{number}.log"))
     }
 

@@ -6,11 +6,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use swarm_pki::{Credentials, Dialler};
 use swarm_proto::v1;
 use swarm_proto::v1::certificate_authority_client::CertificateAuthorityClient;
+use swarm_proto::v1::clusters_client::ClustersClient;
 use swarm_proto::v1::images_client::ImagesClient;
 use swarm_proto::v1::logs_client::LogsClient;
 use swarm_proto::v1::sessions_client::SessionsClient;
@@ -316,5 +317,108 @@ fn a_rotation_of_the_root_waits_for_nodes_that_are_down_and_outlives_its_leader(
     assert!(refused.code != 0 && refused.stderr.contains("the cluster's root was replaced"), "{refused:?}");
     let joined = join_with(&cluster, 5, follower, &token(&cluster, follower));
     assert_eq!(joined.code, 0, "{joined:?}\n{}", cluster.logs());
+    cluster.finish();
+}
+
+/// Shorter than an operator may have it.
+fn set_certificate_life(cluster: &Cluster, life: Duration) {
+    let certificate_life = u64::try_from(life.as_micros()).expect("less than ages");
+    let set = async {
+        let mut clusters = ClustersClient::new(cluster.channel(1).await);
+        clusters.set_certificate_life(v1::SetCertificateLifeRequest { certificate_life }).await
+    };
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(set).expect("the life is set");
+}
+
+fn wait_expired(cluster: &Cluster, number: u16) {
+    eventually("the certificate has expired", || {
+        let credentials = shown(cluster, number);
+        let expired = credentials.has_expired(SystemTime::now()).expect("a certificate");
+        if expired { Ok(()) } else { Err(format!("{:?}", credentials.validity())) }
+    });
+}
+
+/// More than a renewal takes, and twice that before it is renewed.
+const SHORT: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+#[test]
+fn a_node_whose_certificate_expired_while_it_was_off_comes_back_with_a_token() {
+    let mut cluster = Cluster::with(Options { nodes: 3, ..Options::default() });
+    load(&cluster);
+    cluster.ctl_ok(&["service", "create", "--name", "web", "--replicas", "3", "demo:1"]);
+    set_certificate_life(&cluster, SHORT);
+    assert_eq!(cluster.ctl_at(2, &["cluster", "renew"]).code, 0);
+    set_certificate_life(&cluster, LONG);
+    cluster.kill(2);
+    let node = shown(&cluster, 2).identity().node;
+    let containers = cluster.processes(2);
+    wait_expired(&cluster, 2);
+    cluster.restart(2);
+    eventually("the node says that its certificate expired", || {
+        let info = cluster.ctl_at(2, &["cluster", "info"]);
+        let says = info.stderr.contains("this node's certificate expired at")
+            && info.stderr.contains("swarmctl cluster join-token worker");
+        if says && info.stdout.contains("Connected    false") { Ok(()) } else { Err(format!("{info:?}")) }
+    });
+    // What ran goes on meanwhile.
+    let now = cluster.processes(2);
+    assert!(containers.iter().all(|pid| now.contains(pid)), "{containers:?} {now:?}");
+
+    let good = token(&cluster, 1);
+    let (head, _) = good.rsplit_once('-').expect("a token");
+    let guessed = join_with(&cluster, 2, 1, &format!("{head}-{}", "0".repeat(25)));
+    assert!(guessed.code != 0 && guessed.stderr.contains("not valid here"), "{guessed:?}");
+    let joined = join_with(&cluster, 2, 1, &good);
+    assert_eq!(joined.code, 0, "{joined:?}\n{}", cluster.logs());
+    assert_eq!(shown(&cluster, 2).identity().node, node);
+    cluster.wait_node(2, "Ready");
+    assert_eq!(cluster.node_states().len(), 3, "it is no new node");
+    cluster.wait_running("web", 3);
+    let again = join_with(&cluster, 2, 1, &good);
+    assert!(again.code != 0 && again.stderr.contains("already"), "{again:?}");
+
+    // Nobody comes back that was removed meanwhile.
+    set_certificate_life(&cluster, SHORT);
+    assert_eq!(cluster.ctl_at(3, &["cluster", "renew"]).code, 0);
+    set_certificate_life(&cluster, LONG);
+    cluster.kill(3);
+    cluster.ctl_ok(&["node", "rm", "--force", "node-3"]);
+    wait_expired(&cluster, 3);
+    cluster.restart(3);
+    let refused = join_with(&cluster, 3, 1, &good);
+    assert!(
+        refused.code != 0 && refused.stderr.contains("no member of this cluster any more"),
+        "{refused:?}"
+    );
+    assert_eq!(cluster.ctl_at(3, &["cluster", "leave", "--force"]).code, 0);
+    cluster.finish();
+}
+
+#[test]
+fn managers_that_were_off_for_longer_than_their_certificates_live_come_back_by_themselves() {
+    let mut cluster = Cluster::with(Options { nodes: 3, managers: 3, ..Options::default() });
+    load(&cluster);
+    cluster.ctl_ok(&["service", "create", "--name", "web", "--replicas", "3", "demo:1"]);
+    set_certificate_life(&cluster, SHORT);
+    for number in 1..=3 {
+        assert_eq!(cluster.ctl_at(number, &["cluster", "renew"]).code, 0);
+    }
+    set_certificate_life(&cluster, LONG);
+    (1..=3).for_each(|number| cluster.kill(number));
+    for number in 1..=3 {
+        wait_expired(&cluster, number);
+    }
+    (1..=3).for_each(|number| cluster.restart(number));
+    for number in 1..=3 {
+        eventually("the manager answers", || {
+            let listed = cluster.ctl_at(number, &["node", "ls"]);
+            if listed.code == 0 { Ok(()) } else { Err(format!("{listed:?}\n{}", cluster.logs())) }
+        });
+        cluster.wait_node(number, "Ready");
+        let log = std::fs::read_to_string(cluster.log(number)).expect("a log");
+        assert!(log.contains("this manager's certificate had expired; it made itself a new one"), "{log}");
+    }
+    cluster.wait_running("web", 3);
     cluster.finish();
 }

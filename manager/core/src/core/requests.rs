@@ -150,6 +150,12 @@ impl ManagerCore {
         }
     }
 
+    /// From what is applied here, however old that is.
+    pub(super) fn peek(&self, read: &Request) -> Result<Response, ApiError> {
+        views::read_replicated(&self.store, read)
+            .unwrap_or_else(|| unreachable!("only what is replicated is peeked at, not {read:?}"))
+    }
+
     fn sight(&self) -> Result<Sight<'_>, ApiError> {
         match &self.leader {
             Some(leader) => {
