@@ -451,4 +451,4 @@ impl Outlet {
 #[cfg(test)]
 mod power;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

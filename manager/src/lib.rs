@@ -17,7 +17,13 @@ pub mod log;
 
 pub mod keys;
 
+pub mod backup;
+mod refound;
+
 mod text;
 
 pub use manager::{Bootstrap, Manager, ManagerConfig, ManagerError, put_leftovers_aside};
+pub use swarm_manager_core::api::OwnState;
+
+pub use refound::{RefoundError, recover};
 pub use server::{Audience, Door, Guarded};

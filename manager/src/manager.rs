@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use rand::TryRng;
 use rustls::ServerConfig;
 use swarm_image::{RegistryOptions, StoreError};
-use swarm_manager_core::api::{ApiError, CreateCluster, NewNode, Request, Response};
+use swarm_manager_core::api::{ApiError, CreateCluster, NewNode, OwnState, Request, Response};
 use swarm_manager_core::door::{Config, Leadership};
 use swarm_manager_core::first_raft_id;
 use swarm_model::{
@@ -36,11 +36,13 @@ use tonic::service::Routes;
 use tracing::{error, info};
 
 use crate::authority::{AdmissionError, ClusterAuthority};
+use crate::backup::Backup;
 use crate::engine::{Engine, EngineError};
 use crate::images::Images;
 use crate::keys::{KeyError, Keyring, UnlockKey};
 use crate::logs::Logs;
 use crate::peers::Peers;
+use crate::refound::RefoundError;
 use crate::server::{Door, Services};
 use crate::text::chain;
 
@@ -118,6 +120,10 @@ pub enum ManagerError {
     Engine(#[source] EngineError),
     #[error("cannot open the image store")]
     Images(#[source] StoreError),
+    #[error("cannot write the state of the backup")]
+    Restore(#[source] RefoundError),
+    #[error("swarmd stops")]
+    Interrupted,
     #[error("cannot create the cluster")]
     Create(#[source] ApiError),
     #[error("cannot create the cluster: nothing was written within {} s", BOOTSTRAP_TIMEOUT.as_secs())]
@@ -163,6 +169,35 @@ impl Manager {
                 Err(error)
             }
         }
+    }
+
+    /// Makes this node the only manager of the cluster of a backup, and serves it. Also the node's credentials, which the
+    /// caller keeps. What lies in the directory is put aside.
+    ///
+    /// # Errors
+    /// As [`Self::bootstrap`].
+    pub async fn restore(config: ManagerConfig, backup: Backup) -> Result<(Self, Credentials), ManagerError> {
+        let listener = listen(config.listen).await?;
+        make_directory(&config.directory)?;
+        put_leftovers_aside(&config.directory)?;
+        let keyring = Keyring::create(&config.directory)?;
+        let cluster = backup.salvage.cluster();
+        let authority =
+            Authority::load(&cluster.root_certificate, &cluster.root_key).map_err(ManagerError::Authority)?;
+        let credentials = first_credentials(&authority, cluster.id, cluster.certificate_life)?;
+        let node = NewNode {
+            id: credentials.identity().node,
+            role: NodeRole::Manager,
+            engine: config.engine.clone(),
+            manager_address: Some(config.advertise.clone()),
+        };
+        let (directory, key) = (config.directory.clone(), keyring.key().clone());
+        let write = move || crate::refound::restore(&directory, &key, backup.salvage, node);
+        let written = tokio::task::spawn_blocking(write).await;
+        written.map_err(|_| ManagerError::Interrupted)?.map_err(ManagerError::Restore)?;
+        let manager = Self::start(&config, listener, &credentials, keyring)?;
+        info!(cluster.id = %credentials.identity().cluster, "restored a cluster");
+        Ok((manager, credentials))
     }
 
     /// Comes back with what is on disk, and serves it.
@@ -289,6 +324,17 @@ impl Manager {
         self.services.routes(Door::Local)
     }
 
+    /// What this manager knows by itself, with a leader or without.
+    ///
+    /// # Errors
+    /// It has stopped.
+    pub async fn own_state(&self) -> Result<OwnState, ApiError> {
+        match self.services.engine.request(Request::GetOwnState).await? {
+            Response::OwnState(state) => Ok(state),
+            other => unreachable!("GetOwnState is answered by that, not by {other:?}"),
+        }
+    }
+
     /// What its disk is encrypted with.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
@@ -366,17 +412,25 @@ impl Founding {
         let now = SystemTime::now();
         let cluster = ClusterId::from_u128(u128::from_be_bytes(random()?));
         let (authority, root_key) = Authority::generate(cluster, now).map_err(ManagerError::Authority)?;
-        let key = NodeKey::generate().map_err(ManagerError::Credentials)?;
-        let request = key.request().map_err(ManagerError::Credentials)?;
-        let request = SigningRequest::parse(&request).map_err(ManagerError::Authority)?;
-        let node: NodeId = NewNode::id_of_key(&request.key_digest());
-        let identity = NodeIdentity { node, role: NodeRole::Manager, cluster };
-        let chain = authority
-            .issue(&request, &identity, now, MAX_CERTIFICATE_LIFE)
-            .map_err(ManagerError::Authority)?;
-        let credentials = key.certified(&chain, authority.root_pem()).map_err(ManagerError::Credentials)?;
+        let credentials = first_credentials(&authority, cluster, MAX_CERTIFICATE_LIFE)?;
         Ok(Self { authority, root_key, credentials })
     }
+}
+
+/// Of a manager that nobody else could certify.
+fn first_credentials(
+    authority: &Authority,
+    cluster: ClusterId,
+    life: Duration,
+) -> Result<Credentials, ManagerError> {
+    let key = NodeKey::generate().map_err(ManagerError::Credentials)?;
+    let request = key.request().map_err(ManagerError::Credentials)?;
+    let request = SigningRequest::parse(&request).map_err(ManagerError::Authority)?;
+    let node: NodeId = NewNode::id_of_key(&request.key_digest());
+    let identity = NodeIdentity { node, role: NodeRole::Manager, cluster };
+    let chain = authority.issue(&request, &identity, SystemTime::now(), life);
+    let chain = chain.map_err(ManagerError::Authority)?;
+    key.certified(&chain, authority.root_pem()).map_err(ManagerError::Credentials)
 }
 
 /// Cuts the connections of nodes that are removed.

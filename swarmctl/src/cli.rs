@@ -136,6 +136,33 @@ pub enum ClusterCommand {
     },
     /// Unlock this manager; the key is read from the terminal, or from stdin
     Unlock,
+    /// Write the cluster's whole state to a file, while it runs
+    Backup {
+        /// File to write, or "-" for stdout; with --verify, file to check
+        file: std::path::PathBuf,
+        /// Only check that a backup is whole, and show what it holds
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Make this node the only manager of the cluster of a backup
+    Restore {
+        file: std::path::PathBuf,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Address that other nodes reach this one at [default: that of the default route]
+        #[arg(long, value_name = "HOST[:PORT]")]
+        advertise_addr: Option<String>,
+        /// Address of the data path [default: the advertised one]
+        #[arg(long, value_name = "ADDRESS")]
+        data_path_addr: Option<String>,
+    },
+    /// Make this manager the only one, where the others are lost for good
+    Recover {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Join this node to a cluster
     Join {
         #[arg(long, env = "SWARM_JOIN_TOKEN", hide_env_values = true)]

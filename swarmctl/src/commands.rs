@@ -7,6 +7,7 @@ mod image;
 mod lock;
 mod logs;
 mod node;
+mod recovery;
 mod run;
 mod service;
 mod task;

@@ -5,6 +5,7 @@ mod departure;
 mod doctor;
 mod local;
 mod membership;
+mod recovery;
 mod removal;
 
 use std::sync::Arc;

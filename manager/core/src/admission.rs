@@ -114,6 +114,7 @@ impl Desk<'_> {
             | Request::GetImageRoots
             | Request::Peek(_)
             | Request::Capture
+            | Request::GetOwnState
             | Request::Snapshot { .. } => unreachable!("reads are answered, never admitted"),
         }
     }
@@ -151,6 +152,7 @@ impl Request {
             | Self::GetImageRoots
             | Self::Peek(_)
             | Self::Capture
+            | Self::GetOwnState
             | Self::Snapshot { .. } => true,
             Self::CreateCluster(_)
             | Self::RotateJoinSecret { .. }

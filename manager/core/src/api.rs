@@ -18,7 +18,9 @@ use swarm_model::{
 
 pub use crate::store::Capture;
 pub use error::{ApiError, Kind};
-pub use view::{Change, ClusterView, ManagerStatus, NodeView, RotationView, ServiceView, TaskView, Waiting};
+pub use view::{
+    Change, ClusterView, ManagerStatus, NodeView, OwnState, RotationView, ServiceView, TaskView, Waiting,
+};
 
 /// An operation.
 #[derive(Debug, Clone)]
@@ -86,6 +88,8 @@ pub enum Request {
     /// A read of what is replicated, answered from what this manager has applied, without asking the others whether that is
     /// all. -> as the read that it holds
     Peek(Box<Request>),
+    /// What this manager knows by itself: answered at once, with a leader or without. Not linearizable. -> `OwnState`
+    GetOwnState,
     /// All that a watcher starts from, as changes. -> `Snapshot`
     Snapshot { service: Option<String> },
 }
@@ -140,6 +144,7 @@ pub enum Response {
     Images(Vec<Arc<Image>>),
     Member(Arc<swarm_model::Node>),
     Capture(Capture),
+    OwnState(OwnState),
     /// Digests.
     ImageRoots(Vec<String>),
     /// `sequence` is that of the last publication that `changes` include.

@@ -158,6 +158,11 @@ impl Consensus {
         self.raw.raft.term
     }
 
+    /// Of the last entry in the log.
+    pub fn last_index(&self) -> u64 {
+        self.raw.raft.raft_log.last_index()
+    }
+
     /// Raft id of the leader, if known.
     pub fn leader(&self) -> Option<u64> {
         Some(self.raw.raft.leader_id).filter(|id| *id != 0)

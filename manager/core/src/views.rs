@@ -129,6 +129,7 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
             Response::Snapshot { sequence, index: store.applied(), changes: snapshot(sight, service)? }
         }
         Request::Peek(_) => unreachable!("peeking waits for nobody"),
+        Request::GetOwnState => unreachable!("answered before anything else"),
         Request::CreateCluster(_)
         | Request::RotateJoinSecret { .. }
         | Request::RotateRoot { .. }

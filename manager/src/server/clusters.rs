@@ -7,15 +7,20 @@ use swarm_model::{Autolock, NodeRole, Secret};
 use swarm_pki::JoinSecret;
 use swarm_proto::v1;
 use swarm_proto::v1::clusters_server::Clusters;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
 use super::status::from_api;
 use super::views;
 use crate::authority::ClusterAuthority;
+use crate::backup;
 use crate::engine::Engine;
 use crate::keys::{Keyring, UnlockKey};
 
+/// Of a backup, on their way to whoever takes it.
+const MAX_BACKUP_PIECES: usize = 4;
 /// For one small file to be written.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -68,6 +73,26 @@ impl Clusters for ClusterCalls {
             other => unreachable!("SetCertificateLife is answered by a cluster, not by {other:?}"),
         }
     }
+    type BackupStream = ReceiverStream<Result<v1::BackupPiece, Status>>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let captured = self.engine.request(Ask::Capture).await.map_err(|error| from_api(&error))?;
+        let Answer::Capture(capture) = captured else { unreachable!("Capture is answered by a capture") };
+        let unlock = capture.cluster().and_then(|cluster| cluster.autolock.unlock_key.clone());
+        let unlock = unlock.map(|key| key.reveal().parse::<UnlockKey>()).transpose();
+        let unlock =
+            unlock.map_err(|_| Status::internal("the cluster's stored unlock key cannot be read"))?;
+        info!(raft.index = capture.index(), "a backup is taken");
+        let (sender, stream) = mpsc::channel(MAX_BACKUP_PIECES);
+        // Ends with the caller, who takes the pieces or goes.
+        tokio::task::spawn_blocking(move || {
+            let mut put =
+                |data: Vec<u8>| sender.blocking_send(Ok(v1::BackupPiece { data: data.into() })).is_ok();
+            backup::write(&capture, unlock.as_ref(), &mut put);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
     async fn set_autolock(
         &self,
         request: Request<v1::SetAutolockRequest>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use swarm_proto::v1;
 
-use super::lock;
+use super::{lock, recovery};
 use crate::cli::{Availability, ClusterCommand, Role};
 use crate::client::Client;
 use crate::failure::{Code, Failure, Result};
@@ -43,6 +43,17 @@ pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
         ClusterCommand::Ca { rotate, detach, quiet } => super::ca::run(client, rotate, detach, quiet).await?,
         ClusterCommand::UnlockKey { quiet, rotate } => lock::key(client, quiet, rotate).await?,
         ClusterCommand::Unlock => lock::unlock(client).await?,
+        ClusterCommand::Backup { file, verify: true } => recovery::verify(&file)?,
+        ClusterCommand::Backup { file, verify: false } => recovery::backup(client, &file).await?,
+        ClusterCommand::Restore { file, yes, advertise_addr, data_path_addr } => {
+            let begin = v1::RestoreBegin {
+                advertise_address: advertise_addr.unwrap_or_default(),
+                data_address: data_path_addr.unwrap_or_default(),
+                unlock_key: String::new(),
+            };
+            recovery::restore(client, &file, yes, begin).await?;
+        }
+        ClusterCommand::Recover { yes } => recovery::recover(client, yes).await?,
         ClusterCommand::Join { token, managers, advertise_addr, data_path_addr } => {
             let request = v1::JoinRequest {
                 token,

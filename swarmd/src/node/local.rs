@@ -8,10 +8,11 @@ use swarm_model::{Availability, NodeRole};
 use swarm_pki::Credentials;
 use swarm_proto::v1;
 use swarm_proto::v1::local_server::{Local, LocalServer};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::membership::{Membership, Place, Record, Seat, join_request};
+use super::membership::{Beginning, Membership, Place, Record, Seat, join_request};
+use super::recovery::Upload;
 use super::{Node, Renewal, address, departure, doctor};
 
 /// Addresses of the tasks' gateway network, unless the operator names others (docs/adr/0004).
@@ -73,8 +74,14 @@ impl LocalService {
             seat: None,
             removed_at: None,
         };
-        let membership =
-            Membership::found(&node.config, record, node.engine(data_address), bootstrap, &node.door).await?;
+        let membership = Membership::found(
+            &node.config,
+            record,
+            node.engine(data_address),
+            Beginning::New(bootstrap),
+            &node.door,
+        )
+        .await?;
         info!(node.id = %membership.credentials().identity().node, "cluster made");
         node.keep(membership).await;
         Ok(())
@@ -192,6 +199,32 @@ impl Local for LocalService {
             _ => told(&error),
         })?;
         Ok(self.answer().await)
+    }
+
+    async fn restore(
+        &self,
+        request: Request<Streaming<v1::RestoreRequest>>,
+    ) -> Result<Response<v1::RestoreResponse>, Status> {
+        self.refuse_member().await?;
+        let upload = Upload::receive(request.into_inner()).await.map_err(|error| told(&error))?;
+        let _change = self.0.change.lock().await;
+        self.refuse_member().await?;
+        let restored = self.0.restore(upload).await.map_err(|error| told(&error))?;
+        let status = Some(self.answer().await.into_inner());
+        Ok(Response::new(v1::RestoreResponse { status, ..restored }))
+    }
+
+    async fn recover(
+        &self,
+        request: Request<v1::RecoverRequest>,
+    ) -> Result<Response<v1::RecoverResponse>, Status> {
+        let _change = self.0.change.lock().await;
+        if self.0.locked.lock().await.is_some() {
+            return Err(Status::failed_precondition(
+                "this manager is locked: run `swarmctl cluster unlock` first; it needs no other manager for that",
+            ));
+        }
+        Ok(Response::new(self.0.recover(request.into_inner().confirmed).await?))
     }
 
     async fn examine(&self, _: Request<v1::ExamineRequest>) -> Result<Response<v1::ExamineResponse>, Status> {

@@ -14,6 +14,7 @@ use swarm_agent::{
     UnreachableError,
 };
 use swarm_image::RegistryOptions;
+use swarm_manager::backup::Backup;
 use swarm_manager::keys::{Keyring, Opened};
 use swarm_manager::{Bootstrap, Manager, ManagerConfig};
 use swarm_model::{EngineDescription, NodeRole};
@@ -70,7 +71,7 @@ impl Place {
         self.0.join("node.json")
     }
 
-    fn manager(&self) -> PathBuf {
+    pub fn manager(&self) -> PathBuf {
         self.0.join("manager")
     }
 
@@ -194,6 +195,12 @@ pub fn join_request(
     }
 }
 
+/// What the only manager of a cluster begins with.
+pub enum Beginning {
+    New(Bootstrap),
+    Restore(Box<Backup>),
+}
+
 /// A node in a cluster, running.
 pub struct Membership {
     record: Record,
@@ -206,18 +213,24 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Makes a cluster with this node as its first manager.
+    /// Makes a cluster, or brings one back, with this node as its only manager.
     pub async fn found(
         config: &Config,
         record: Record,
         engine: EngineDescription,
-        bootstrap: Bootstrap,
+        beginning: Beginning,
         door: &ManagerDoor,
     ) -> anyhow::Result<Self> {
         let place = Place::new(config);
         let manager = manager_config(config, &record, engine.clone());
-        let (manager, credentials) =
-            Manager::bootstrap(manager, bootstrap).await.context("cannot make the cluster")?;
+        let (manager, credentials) = match beginning {
+            Beginning::New(bootstrap) => {
+                Manager::bootstrap(manager, bootstrap).await.context("cannot make the cluster")?
+            }
+            Beginning::Restore(backup) => {
+                Manager::restore(manager, *backup).await.context("cannot restore the cluster")?
+            }
+        };
         let begun = place
             .remember(&record, &credentials, Some(manager.keyring()))
             .and_then(|()| begin(config, &record, engine, &credentials));

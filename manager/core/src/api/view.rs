@@ -1,12 +1,15 @@
 //! Objects as operators and watchers see them: the replicated half with what the leader observes beside it. Cheap to
 //! clone: everything large is shared.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use swarm_model::{
     Cluster, Image, Node, NodeId, NodeState, Resources, Service, ServiceId, ServiceSpec, Task, TaskId,
     TaskStatus,
 };
+
+use crate::store::Capture;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterView {
@@ -85,6 +88,22 @@ pub struct TaskView {
     pub node_hostname: Arc<str>,
     /// The service's spec as the task's revision has it; `None` once that revision was forgotten.
     pub spec: Option<Arc<ServiceSpec>>,
+}
+
+/// What one manager knows by itself. Others may know better.
+#[derive(Debug, Clone)]
+pub struct OwnState {
+    /// As far as it has applied its log.
+    pub capture: Capture,
+    /// Entries behind that, which are not known to be committed.
+    pub uncommitted: u64,
+    pub term: u64,
+    /// Raft id of the leader, if it knows one.
+    pub leader: Option<u64>,
+    /// Members that vote, by Raft id.
+    pub voters: BTreeSet<u64>,
+    /// Members that it heard of within the last moments, itself included.
+    pub reachable: BTreeSet<u64>,
 }
 
 /// What a watcher sees: the object as it is now, or that it is gone.

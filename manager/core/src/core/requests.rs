@@ -3,7 +3,7 @@
 use swarm_model::NodeState;
 
 use crate::admission::{self, Admitted, Answer, Desk, Verdict};
-use crate::api::{ApiError, Request, Response};
+use crate::api::{ApiError, OwnState, Request, Response};
 use crate::consensus::ProposeError;
 use crate::core::ManagerCore;
 use crate::core::writes::Proposer;
@@ -16,6 +16,7 @@ impl ManagerCore {
         if self.inbox.is_empty() {
             return;
         }
+        self.tell_own_state(effects);
         if !self.consensus.is_initialised() && !self.bootstrap_if_asked(effects) {
             return self.refuse_inbox(&admission::no_cluster(), effects);
         }
@@ -32,6 +33,28 @@ impl ManagerCore {
         for (id, request) in writes {
             self.serve_write(id, request, effects);
         }
+    }
+
+    /// Before anything that needs a leader.
+    fn tell_own_state(&mut self, effects: &mut Vec<Effect>) {
+        let is_asked = |(_, request): &(RequestId, Request)| matches!(request, Request::GetOwnState);
+        if !self.inbox.iter().any(is_asked) {
+            return;
+        }
+        let (asked, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox).into_iter().partition(is_asked);
+        self.inbox = rest;
+        let term = self.consensus.term();
+        let applied = self.store.applied();
+        let state = OwnState {
+            capture: self.store.capture(self.consensus.term_at(applied)),
+            uncommitted: self.consensus.last_index().saturating_sub(applied),
+            term,
+            leader: self.consensus.leader(),
+            voters: self.council.membership.voters.clone(),
+            reachable: self.council.reachable.clone(),
+        };
+        let answer = |(id, _)| Effect::Reply { id, result: Ok(Response::OwnState(state.clone())) };
+        effects.extend(asked.into_iter().map(answer));
     }
 
     fn serve_as_follower(&mut self, effects: &mut Vec<Effect>) {
