@@ -49,7 +49,7 @@ until [ -s "$work/ready" ]; do
   sleep 0.05
 done
 cat "$work/ready"
-export SWARM_CONTEXT=dev
+export SWARMCTL_CONTEXT=dev
 run swarmctl node ls
 
 say "Loading a demo image, in two versions"
@@ -79,6 +79,6 @@ if [ "$once" = yes ]; then
   exit 0
 fi
 say "The cluster is yours until Ctrl-C. In another terminal:"
-echo "  export PATH=$(cd "$target" && pwd):\$PATH SWARM_CONTEXT=dev"
+echo "  export PATH=$(cd "$target" && pwd):\$PATH SWARMCTL_CONTEXT=dev"
 echo "  swarmctl service scale web=6; swarmctl service logs -f web; curl 127.0.0.1:8080"
 wait "$daemon"

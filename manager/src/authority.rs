@@ -2,14 +2,16 @@
 //!
 //! A node's id comes of its public key, so a join that is repeated with the same key is the same node.
 
+mod operators;
+
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use swarm_manager_core::api::{ApiError, ClusterView, NewNode, Request, Response};
 use swarm_model::{
-    Cluster, EngineDescription, JoinSecrets, Node, NodeId, NodeRole, Platform, Resources, RootRotation,
-    Timestamp,
+    Actor, Cluster, EngineDescription, JoinSecrets, Node, NodeId, NodeRole, Platform, Resources,
+    RootRotation, Timestamp,
 };
 use swarm_pki::{
     Authority, AuthorityError, FormerError, JoinSecret, JoinToken, NodeIdentity, SigningRequest,
@@ -17,6 +19,7 @@ use swarm_pki::{
 };
 
 use crate::engine::Engine;
+pub use operators::Grant;
 
 /// As in DNS.
 const MAX_HOSTNAME_BYTES: usize = 253;
@@ -57,6 +60,8 @@ pub struct Admission {
 /// Why a node was not admitted; for its operator. It never repeats the token.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmissionError {
+    #[error("the operator token is malformed: {0}")]
+    OperatorToken(swarm_pki::ParseOperatorTokenError),
     #[error("the join token is malformed: {0}")]
     Token(swarm_pki::ParseTokenError),
     #[error(
@@ -96,7 +101,7 @@ impl ClusterAuthority {
     ///
     /// # Errors
     /// The manager cannot write, or the cluster changed at the same moment.
-    pub async fn rotate(&self) -> Result<ClusterView, AdmissionError> {
+    pub async fn rotate(&self, by: Option<Actor>) -> Result<ClusterView, AdmissionError> {
         let cluster = self.cluster().await?;
         let old = load(&cluster)?;
         let now = SystemTime::now();
@@ -114,18 +119,19 @@ impl ClusterAuthority {
             },
         };
         let request = Request::RotateRoot { base: cluster.version, rotation: Box::new(rotation) };
-        match self.engine.request(request).await? {
+        match self.engine.request_by(by, request).await? {
             Response::Cluster(view) => Ok(view),
             other => unreachable!("RotateRoot is answered by a cluster, not by {other:?}"),
         }
     }
 
-    /// The root certificate that join tokens pin, PEM.
+    /// The root certificate that join tokens pin, and all that are to be believed, PEM.
     ///
     /// # Errors
     /// The manager cannot answer.
-    pub async fn root(&self) -> Result<String, AdmissionError> {
-        Ok(self.cluster().await?.root_certificate.clone())
+    pub async fn roots(&self) -> Result<(String, String), AdmissionError> {
+        let cluster = self.cluster().await?;
+        Ok((cluster.root_certificate.clone(), cluster.roots()))
     }
 
     /// The current token for nodes of `role`.

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use swarm_manager_core::api::{ApiError, Request, Response};
 use swarm_manager_core::door::{
-    Config, Effect, Event, Leadership, Member, Publication, Recovered, RemovedNodes, RequestId,
+    Config, Effect, Event, Leadership, Member, Operators, Publication, Recovered, RemovedNodes, RequestId,
 };
 use swarm_manager_core::{ManagerCore, StartError};
-use swarm_model::{Autolock, ManagerMessage, NodeId, Registration};
+use swarm_model::{Actor, Autolock, ManagerMessage, NodeId, Registration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 use tracing::error;
 
@@ -92,6 +92,7 @@ struct Shared {
     members: watch::Receiver<Vec<Member>>,
     removed: watch::Receiver<RemovedNodes>,
     autolock: watch::Receiver<Option<Autolock>>,
+    operators: watch::Receiver<Operators>,
     failed: watch::Receiver<bool>,
     space: Space,
     /// When leadership was last given to a manager that might have more space.
@@ -103,7 +104,7 @@ struct Shared {
 /// What waits in the inbox.
 enum Item {
     Event(Event, Option<OwnedSemaphorePermit>),
-    Request(Request, oneshot::Sender<Result<Response, ApiError>>, OwnedSemaphorePermit),
+    Request(Option<Actor>, Request, oneshot::Sender<Result<Response, ApiError>>, OwnedSemaphorePermit),
     Stop,
 }
 
@@ -153,6 +154,7 @@ impl Engine {
         let (knows, members) = watch::channel(Vec::new());
         let (refuses, removed) = watch::channel(RemovedNodes::default());
         let (locks, autolock) = watch::channel(None);
+        let (admits, operators) = watch::channel(Operators::default());
         let (fails, failed) = watch::channel(false);
         let fails = Arc::new(fails);
         let (disk, mut threads) =
@@ -171,6 +173,7 @@ impl Engine {
             knows,
             refuses,
             locks,
+            admits,
             fails,
         };
         let core_thread = std::thread::Builder::new()
@@ -189,6 +192,7 @@ impl Engine {
             members,
             removed,
             autolock,
+            operators,
             failed,
             space: Space::new(directory),
             handed_over: tokio::sync::Mutex::default(),
@@ -197,11 +201,19 @@ impl Engine {
         })))
     }
 
-    /// Asks the core. Cancelling the future does not undo the request.
+    /// Asks the core, on the system's own behalf. Cancelling the future does not undo the request.
     ///
     /// # Errors
     /// The core's refusal; unavailable where the engine has stopped.
     pub async fn request(&self, request: Request) -> Result<Response, ApiError> {
+        self.request_by(None, request).await
+    }
+
+    /// Asks the core on somebody's behalf, who is noted with what it changes.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub async fn request_by(&self, by: Option<Actor>, request: Request) -> Result<Response, ApiError> {
         // Any other manager passes it on to the one that leads.
         if self.leads()
             && let Err(refusal) = self.0.space.admit(&request)
@@ -209,7 +221,7 @@ impl Engine {
             return Err(self.hand_over_or(refusal).await);
         }
         let (reply, answer) = oneshot::channel();
-        self.put(Item::Request(request, reply, self.permit().await))?;
+        self.put(Item::Request(by, request, reply, self.permit().await))?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 
@@ -291,6 +303,11 @@ impl Engine {
         self.0.autolock.clone()
     }
 
+    /// Who commands, and who no longer does.
+    pub fn operators(&self) -> watch::Receiver<Operators> {
+        self.0.operators.clone()
+    }
+
     pub fn clock(&self) -> Clock {
         self.0.clock
     }
@@ -358,6 +375,7 @@ struct Outlet {
     knows: watch::Sender<Vec<Member>>,
     refuses: watch::Sender<RemovedNodes>,
     locks: watch::Sender<Option<Autolock>>,
+    admits: watch::Sender<Operators>,
     fails: Arc<watch::Sender<bool>>,
 }
 
@@ -407,12 +425,12 @@ impl Waiting {
                 drop(permit);
                 Some(event)
             }
-            Item::Request(request, reply, permit) => {
+            Item::Request(by, request, reply, permit) => {
                 drop(permit);
                 self.next += 1;
                 let id = RequestId(self.next);
                 self.replies.insert(id, reply);
-                Some(Event::Request { id, request })
+                Some(Event::Request { id, by, request })
             }
             Item::Stop => None,
         }
@@ -440,6 +458,7 @@ impl Outlet {
             Effect::Members(members) => drop(self.knows.send(members)),
             Effect::Removed(removed) => drop(self.refuses.send(removed)),
             Effect::Autolock(autolock) => drop(self.locks.send(Some(autolock))),
+            Effect::Operators(operators) => drop(self.admits.send(operators)),
             Effect::Stop { reason } => {
                 error!(reason, "the manager stops: it must not go on");
                 let _ = self.fails.send(true);

@@ -17,7 +17,7 @@ use swarm_image::{
     StoreError, archive,
 };
 use swarm_manager_core::api::{Request, Response};
-use swarm_model::{Image, Timestamp};
+use swarm_model::{Actor, Image, Timestamp};
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use crate::engine::Engine;
@@ -79,14 +79,22 @@ impl Images {
     ///
     /// # Errors
     /// The archive is refused, and then no name was changed; or a name cannot be written.
-    pub async fn load(&self, source: impl Read + Send + 'static) -> Result<Vec<Arc<Image>>, ImageError> {
-        let loaded = self.import(source).await;
+    pub async fn load(
+        &self,
+        by: Option<Actor>,
+        source: impl Read + Send + 'static,
+    ) -> Result<Vec<Arc<Image>>, ImageError> {
+        let loaded = self.import(by, source).await;
         // A name may have moved, or nothing have got one.
         self.collect_garbage();
         loaded
     }
 
-    async fn import(&self, source: impl Read + Send + 'static) -> Result<Vec<Arc<Image>>, ImageError> {
+    async fn import(
+        &self,
+        by: Option<Actor>,
+        source: impl Read + Send + 'static,
+    ) -> Result<Vec<Arc<Image>>, ImageError> {
         let _room = self.0.incoming.try_acquire().map_err(|_| ImageError::Busy)?;
         let _collecting = self.0.collecting.read().await;
         let store = self.0.content.clone();
@@ -97,7 +105,7 @@ impl Images {
             let platform = image.platforms.first().ok_or(ImageError::Nameless)?;
             let total = image.blobs.iter().map(|blob| blob.size).sum();
             for name in &image.names {
-                loaded.push(self.put(name, &image.target, total, platform).await?);
+                loaded.push(self.put(by.clone(), name, &image.target, total, platform).await?);
             }
         }
         if loaded.is_empty() { Err(ImageError::Nameless) } else { Ok(loaded) }
@@ -109,16 +117,18 @@ impl Images {
     /// The name or the registry's answer is refused, or the registry cannot be reached.
     pub async fn pull(
         &self,
+        by: Option<Actor>,
         name: &str,
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<Arc<Image>, ImageError> {
-        let pulled = self.pull_and_name(name, progress).await;
+        let pulled = self.pull_and_name(by, name, progress).await;
         self.collect_garbage();
         pulled
     }
 
     async fn pull_and_name(
         &self,
+        by: Option<Actor>,
         name: &str,
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<Arc<Image>, ImageError> {
@@ -130,7 +140,7 @@ impl Images {
         let manifest = pulled.map_err(|error| ImageError::from_registry(&reference, error))?;
         let total = manifest.blobs().map(|blob| blob.size).sum();
         let stored = reference.without_digest().unwrap_or(reference);
-        self.put(&stored, manifest.target(), total, &platform_of(&manifest, &platform)).await
+        self.put(by, &stored, manifest.target(), total, &platform_of(&manifest, &platform)).await
     }
 
     /// # Errors
@@ -146,15 +156,16 @@ impl Images {
     ///
     /// # Errors
     /// There is no such name, or services use it and it is not forced.
-    pub async fn remove(&self, name: &str, force: bool) -> Result<(), ImageError> {
+    pub async fn remove(&self, by: Option<Actor>, name: &str, force: bool) -> Result<(), ImageError> {
         let name = parse(name)?.to_string();
-        self.0.engine.request(Request::RemoveImage { name, force }).await?;
+        self.0.engine.request_by(by, Request::RemoveImage { name, force }).await?;
         self.collect_garbage();
         Ok(())
     }
 
     async fn put(
         &self,
+        by: Option<Actor>,
         name: &Reference,
         target: &Descriptor,
         total_bytes: u64,
@@ -169,7 +180,7 @@ impl Images {
             total_bytes,
             platform: model_platform(platform),
         };
-        match self.0.engine.request(Request::PutImage(image)).await? {
+        match self.0.engine.request_by(by, Request::PutImage(image)).await? {
             Response::Image(image) => Ok(image),
             other => unreachable!("PutImage is answered by an image, not by {other:?}"),
         }

@@ -22,7 +22,7 @@ use swarm_manager_core::api::{ApiError, CreateCluster, NewNode, OwnState, Reques
 use swarm_manager_core::door::{Config, Leadership};
 use swarm_manager_core::first_raft_id;
 use swarm_model::{
-    Autolock, Availability, ClusterId, EngineDescription, JoinSecrets, MAX_CERTIFICATE_LIFE, NodeId,
+    Autolock, Availability, ClusterId, EngineDescription, Id, JoinSecrets, MAX_CERTIFICATE_LIFE, NodeId,
     NodeRole, NodeSpec,
 };
 use swarm_pki::{
@@ -259,6 +259,7 @@ impl Manager {
                 .map_err(ManagerError::Images)?;
         let services = Services {
             engine: engine.clone(),
+            hostname: config.engine.hostname.as_str().into(),
             images,
             logs: Logs::new(engine.clone()),
             authority: ClusterAuthority::new(engine.clone()),
@@ -433,12 +434,20 @@ fn first_credentials(
     key.certified(&chain, authority.root_pem()).map_err(ManagerError::Credentials)
 }
 
-/// Cuts the connections of nodes that are removed.
+/// Cuts the connections of nodes and operators that are removed.
 async fn expel(engine: Engine, expelled: Expelled) {
-    let mut removed = engine.removed();
-    removed.mark_changed();
-    while removed.changed().await.is_ok() {
-        expelled.set(removed.borrow_and_update().iter().map(|(node, _)| *node));
+    let (mut nodes, mut operators) = (engine.removed(), engine.operators());
+    loop {
+        let mut removed: Vec<Id> = nodes.borrow_and_update().iter().map(|(node, _)| node.0).collect();
+        removed.extend(operators.borrow_and_update().removed().map(|(operator, _)| operator.0));
+        expelled.set(removed);
+        let changed = tokio::select! {
+            changed = nodes.changed() => changed,
+            changed = operators.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
     }
 }
 

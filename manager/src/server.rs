@@ -10,6 +10,7 @@ mod forward;
 mod images;
 mod logs;
 mod nodes;
+mod operators;
 mod raft;
 mod services;
 mod sessions;
@@ -60,6 +61,8 @@ const MAX_HEADER_BYTES: u32 = 16 << 10;
 #[derive(Clone)]
 pub struct Services {
     pub engine: Engine,
+    /// Of this manager's node.
+    pub hostname: Arc<str>,
     pub images: Images,
     pub logs: Logs,
     pub authority: ClusterAuthority,
@@ -88,12 +91,18 @@ impl Services {
             raft::RaftCalls { engine: engine(), peers: self.peers.clone(), stopping: self.stopping.clone() };
         let authority = authority::AuthorityCalls { authority: self.authority.clone() };
         let forward = Forward { engine: engine(), peers: self.peers.clone() };
+        let gate = access::Gate {
+            door,
+            hostname: Arc::clone(&self.hostname),
+            removed: self.engine.removed(),
+            operators: self.engine.operators(),
+        };
         let mut routes = Routes::builder();
         macro_rules! add {
             ($($module:ident::$server:ident($calls:expr);)*) => {$(
                 let service = v1::$module::$server::new($calls)
                     .max_decoding_message_size(MAX_MESSAGE_BYTES);
-                routes.add_service(Guarded::new(Led::new(service, forward.clone()), door, engine().removed()));
+                routes.add_service(Guarded::new(Led::new(service, forward.clone()), gate.clone()));
             )*};
         }
         add! {
@@ -102,6 +111,7 @@ impl Services {
             nodes_server::NodesServer(nodes::NodeCalls { engine: engine() });
             clusters_server::ClustersServer(clusters);
             images_server::ImagesServer(images::ImageCalls::new(engine(), self.images.clone()));
+            operators_server::OperatorsServer(operators::OperatorCalls { engine: engine(), authority: self.authority.clone() });
             watch_server::WatchServer(watch);
             logs_server::LogsServer(logs);
             sessions_server::SessionsServer(sessions);

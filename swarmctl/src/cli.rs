@@ -13,7 +13,7 @@ use crate::parse;
 #[command(name = "swarmctl", version, propagate_version = true, infer_subcommands = false)]
 pub struct Cli {
     /// Cluster to talk to, by the name of its context (swarmd dev makes "dev")
-    #[arg(long, global = true, env = "SWARM_CONTEXT", value_name = "NAME")]
+    #[arg(long, global = true, env = "SWARMCTL_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
     /// Socket to talk to, instead of a context's
     #[arg(short = 'H', long, global = true, env = "SWARM_HOST", value_name = "unix:///PATH")]
@@ -27,6 +27,9 @@ pub enum Command {
     /// Make, join and leave a cluster
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Choose the cluster that commands talk to
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Manage nodes
     #[command(subcommand)]
     Node(NodeCommand),
@@ -80,6 +83,64 @@ pub enum Availability {
     Active,
     Pause,
     Drain,
+}
+
+/// What an operator may do; each may what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OperatorRole {
+    /// Look, watch, read logs
+    ReadOnly,
+    /// Change services, tasks and images
+    Deployer,
+    /// Change everything
+    Admin,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// List operators
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    /// Take their access back, at once
+    #[command(visible_alias = "remove")]
+    Rm {
+        #[arg(required = true, value_name = "NAME")]
+        operators: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ContextCommand {
+    /// Make a context with a token of 'swarmctl cluster operator-token'
+    Create {
+        name: String,
+        /// Managers, tried in order
+        #[arg(long, required = true, value_delimiter = ',', value_name = "HOST[:PORT]")]
+        manager: Vec<String>,
+        #[arg(long, env = "SWARMCTL_TOKEN", hide_env_values = true)]
+        token: String,
+        /// Even if there is one of that name
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Make a context the one that commands talk to; "default" is this machine's daemon
+    Use { name: String },
+    /// List contexts
+    #[command(visible_alias = "list")]
+    Ls(FormatArgs),
+    /// Show a context, the current one where none is named
+    #[command(visible_alias = "inspect")]
+    Show {
+        name: Option<String>,
+        #[arg(short, long)]
+        format: Option<Format>,
+    },
+    /// Forget contexts and their keys
+    #[command(visible_alias = "remove")]
+    Rm {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,6 +249,23 @@ pub enum ClusterCommand {
         #[arg(short, long)]
         force: bool,
     },
+    /// Make a token by which somebody commands this cluster from their own machine
+    OperatorToken {
+        #[arg(long, value_enum, default_value = "admin")]
+        role: OperatorRole,
+        /// Who it is for [default: one is made up]
+        #[arg(long)]
+        name: Option<String>,
+        /// How long the token may be used, once; at most 24h
+        #[arg(long, value_parser = parse::duration, value_name = "DURATION", default_value = "15m")]
+        ttl: Duration,
+        /// Only the token
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Manage who may command this cluster
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Show the cluster, as this node sees it
     Info(FormatArgs),
     /// Give this node a new certificate now; it does so by itself in good time

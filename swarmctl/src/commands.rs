@@ -2,11 +2,13 @@
 
 mod ca;
 mod cluster;
+mod context;
 mod doctor;
 mod image;
 mod lock;
 mod logs;
 mod node;
+mod operator;
 mod recovery;
 mod run;
 mod service;
@@ -20,8 +22,9 @@ use clap::CommandFactory;
 
 use crate::cli::{Cli, Command};
 use crate::client::Client;
-use crate::context;
+use crate::context::{Remote, Target, target};
 use crate::failure::Result;
+use crate::renewal::Renewal;
 
 /// Runs the command.
 ///
@@ -34,19 +37,38 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         std::io::stdout().write_all(&script)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let endpoint = context::endpoint(cli.host, cli.context.as_deref())?;
-    if let Command::Version(args) = &cli.command {
-        return version::show(&endpoint, &args.format).await.map(|()| ExitCode::SUCCESS);
+    if let Command::Context(command) = cli.command {
+        return context::run(cli.context.as_deref(), command).await.map(|()| ExitCode::SUCCESS);
     }
-    let client = Client::connect(&endpoint).await?;
-    match cli.command {
-        Command::Cluster(command) => cluster::run(&client, command).await?,
-        Command::Node(command) => node::run(&client, command).await?,
-        Command::Service(command) => service::run(&client, *command).await?,
-        Command::Task(command) => task::run(&client, command).await?,
-        Command::Image(command) => image::run(&client, command).await?,
-        Command::Run(args) => return run::run(&client, *args).await,
-        Command::Version(_) | Command::Completion { .. } => {}
+    let target = target(cli.host, cli.context.as_deref());
+    if let Command::Version(args) = &cli.command {
+        return version::show(target, &args.format).await.map(|()| ExitCode::SUCCESS);
+    }
+    let target = target?;
+    let client = Client::connect(&target).await?;
+    let remote = match &target {
+        Target::Managers(remote) => Some(remote),
+        Target::Socket(_) => None,
+    };
+    let renewal = Renewal::start(&client, remote);
+    let done = connected(&client, cli.command).await;
+    if !renewal.finish().await
+        && let Some(Remote { managers, .. }) = remote
+    {
+        client.remember(managers);
+    }
+    done
+}
+
+async fn connected(client: &Client, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Cluster(command) => cluster::run(client, command).await?,
+        Command::Node(command) => node::run(client, command).await?,
+        Command::Service(command) => service::run(client, *command).await?,
+        Command::Task(command) => task::run(client, command).await?,
+        Command::Image(command) => image::run(client, command).await?,
+        Command::Run(args) => return run::run(client, *args).await,
+        Command::Version(_) | Command::Completion { .. } | Command::Context(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

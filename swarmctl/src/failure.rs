@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use swarm_pki::Unreachable;
+
 /// Exit codes; part of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
@@ -38,6 +40,19 @@ impl Failure {
 
     pub fn usage(what: impl Into<String>) -> Self {
         Self::new(Code::Usage, what)
+    }
+
+    /// One line per address, with why it was not reached.
+    pub fn unreachable(error: &Unreachable) -> Self {
+        let lines: Vec<String> = error.0.iter().map(|(address, why)| format!("{address}  {why}")).collect();
+        let failure = Self::new(Code::Unreachable, error.to_string()).why(lines.join("\n       "));
+        if error.0.iter().all(|(_, why)| why.contains("UnknownIssuer")) {
+            return failure.next(
+                "the cluster's root was replaced, or it is another cluster: make a new context with a new token \
+                 (swarmctl cluster operator-token)",
+            );
+        }
+        failure.next("are they up, and is port 2377 open to here? swarmctl context show has the addresses")
     }
 
     pub fn why(mut self, why: impl Into<String>) -> Self {
@@ -80,6 +95,19 @@ impl From<tonic::Status> for Failure {
             tonic::Code::DeadlineExceeded => Code::Timeout,
             _ => Code::Failed,
         };
+        let mut cause = std::error::Error::source(&status);
+        while let Some(error) = cause {
+            if let Some(unreachable) = error.downcast_ref::<Unreachable>() {
+                return Self::unreachable(unreachable);
+            }
+            let text = error.to_string();
+            if text.contains("received fatal alert") {
+                return Self::new(Code::NotAllowed, "the managers refuse this context's certificate")
+                    .why(text)
+                    .next("an admin makes a new token with: swarmctl cluster operator-token");
+            }
+            cause = error.source();
+        }
         let message = status.message();
         let what = if message.is_empty() {
             format!("the manager answered {:?}", status.code())

@@ -12,6 +12,7 @@ mod flags;
 mod output;
 mod parse;
 mod progress;
+mod renewal;
 
 use std::process::ExitCode;
 

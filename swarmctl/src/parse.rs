@@ -9,6 +9,13 @@ const MAX_ENV_FILE_BYTES: u64 = 1 << 20;
 /// Ports that one range may name.
 const MAX_RANGE: u16 = 1_000;
 
+/// What was probably meant.
+pub fn similar<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    const MAX_DISTANCE: usize = 2;
+    let distances = known.map(|known| (strsim::damerau_levenshtein(text, known), known));
+    distances.filter(|(distance, _)| *distance <= MAX_DISTANCE).min().map(|(_, known)| known)
+}
+
 /// `512m`, `1.5g`, `4GiB`, `1048576`: bytes; units are powers of 1024, as Docker's.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let lower = text.trim().to_ascii_lowercase();

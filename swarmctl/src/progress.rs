@@ -101,7 +101,11 @@ async fn watch(
 ) -> Result<Option<tonic::Streaming<v1::WatchEvent>>> {
     let request =
         v1::WatchRequest { services: true, tasks: true, nodes: false, service_id: service_id.to_owned() };
-    match client.watch().watch(request).await {
+    let watched = client.persist(|| {
+        let (mut watch, request) = (client.watch(), request.clone());
+        async move { watch.watch(request).await }
+    });
+    match watched.await {
         Ok(events) => Ok(Some(events.into_inner())),
         Err(status) if goal == Goal::Removed && status.code() == tonic::Code::NotFound => Ok(None),
         Err(status) => Err(status.into()),

@@ -6,12 +6,13 @@
 mod cluster;
 mod image;
 mod node;
+mod operator;
 mod reservations;
 mod service;
 #[cfg(test)]
 mod tests;
 
-use swarm_model::{Id, NodeId, NodeState, ServiceId, Timestamp};
+use swarm_model::{Actor, Id, NodeId, NodeState, OperatorId, ServiceId, Timestamp};
 
 use crate::api::{ApiError, Kind, Request};
 use crate::core::Council;
@@ -38,6 +39,8 @@ pub(crate) const MAX_NODE_LABEL_BYTES: u64 = 64 << 10;
 pub(crate) struct Desk<'a> {
     pub store: &'a Store,
     pub now: Timestamp,
+    /// On whose behalf.
+    pub by: Option<&'a Actor>,
     /// The leader's view of a node.
     pub node_state: &'a dyn Fn(NodeId) -> NodeState,
     pub council: &'a Council,
@@ -64,6 +67,7 @@ pub(crate) enum Answer {
     Service(ServiceId),
     Image(String),
     Member(NodeId),
+    Operator(OperatorId),
 }
 
 /// Decided at once.
@@ -98,6 +102,10 @@ impl Desk<'_> {
                 self.rollback_service(&service, version, to_revision)
             }
             Request::RemoveService { service } => self.remove_service(&service),
+            Request::InviteOperator(invite) => self.invite_operator(invite),
+            Request::EnrolOperator { secret, key } => self.enrol_operator(secret, key),
+            Request::RenewOperator { operator } => self.renew_operator(operator),
+            Request::RemoveOperator { operator } => self.remove_operator(&operator),
             Request::PutImage(image) => self.put_image(image),
             Request::RemoveImage { name, force } => self.remove_image(&name, force),
             Request::GetCluster
@@ -115,6 +123,7 @@ impl Desk<'_> {
             | Request::Peek(_)
             | Request::Capture
             | Request::GetOwnState
+            | Request::ListOperators
             | Request::Snapshot { .. } => unreachable!("reads are answered, never admitted"),
         }
     }
@@ -125,14 +134,23 @@ impl Request {
     pub(crate) fn is_replicated(&self) -> bool {
         matches!(
             self,
-            Self::GetClusterSecrets | Self::ListImages | Self::GetMember { .. } | Self::GetImageRoots
+            Self::GetClusterSecrets
+                | Self::ListImages
+                | Self::GetMember { .. }
+                | Self::GetImageRoots
+                | Self::ListOperators
         )
     }
 
     /// Whether it adds to what a manager has to store. What removes something must go on when the disk is nearly full.
     pub fn needs_space(&self) -> bool {
-        let removes =
-            matches!(self, Self::RemoveNode { .. } | Self::RemoveService { .. } | Self::RemoveImage { .. });
+        let removes = matches!(
+            self,
+            Self::RemoveNode { .. }
+                | Self::RemoveService { .. }
+                | Self::RemoveImage { .. }
+                | Self::RemoveOperator { .. }
+        );
         !removes && !self.is_read()
     }
 
@@ -153,6 +171,7 @@ impl Request {
             | Self::Peek(_)
             | Self::Capture
             | Self::GetOwnState
+            | Self::ListOperators
             | Self::Snapshot { .. } => true,
             Self::CreateCluster(_)
             | Self::RotateJoinSecret { .. }
@@ -167,6 +186,10 @@ impl Request {
             | Self::UpdateService { .. }
             | Self::RollbackService { .. }
             | Self::RemoveService { .. }
+            | Self::InviteOperator(_)
+            | Self::EnrolOperator { .. }
+            | Self::RenewOperator { .. }
+            | Self::RemoveOperator { .. }
             | Self::PutImage(_)
             | Self::RemoveImage { .. } => false,
         }
@@ -179,6 +202,7 @@ pub(crate) fn refusal(error: ApplyError, answer: &Answer) -> ApiError {
         Answer::Node(_) | Answer::Member(_) => Kind::Node,
         Answer::Service(_) => Kind::Service,
         Answer::Image(_) => Kind::Image,
+        Answer::Operator(_) => Kind::Operator,
         Answer::Cluster | Answer::Secrets | Answer::Done => Kind::Cluster,
     };
     match error {
@@ -195,6 +219,7 @@ pub(crate) fn refusal(error: ApplyError, answer: &Answer) -> ApiError {
         ApplyError::LastManager => ApiError::FailedPrecondition(
             "it is the last manager by now; without one there is no cluster".to_owned(),
         ),
+        ApplyError::TokenSpent => operator::token_refused(),
         other @ (ApplyError::ClusterExists
         | ApplyError::NoCluster
         | ApplyError::IdTaken(_)

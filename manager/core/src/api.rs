@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use swarm_model::{
-    ClusterId, EngineDescription, Id, Image, JoinSecrets, NodeId, NodeRole, NodeSpec, RootRotation, Secret,
-    ServiceSpec,
+    ClusterId, EngineDescription, Id, Image, JoinSecrets, NodeId, NodeRole, NodeSpec, OperatorAccount,
+    OperatorId, OperatorRole, RootRotation, Secret, ServiceSpec,
 };
 
 pub use crate::store::Capture;
@@ -72,6 +72,17 @@ pub enum Request {
     ListTasks { service: Option<String>, node: Option<String> },
     /// Also by `service.slot`: the newest task of the slot. -> `Task`
     GetTask { task: String },
+    /// Makes an account whose token may be used once. -> `Operator`
+    InviteOperator(InviteOperator),
+    /// After the shell checked the signing request; digests of the token's secret and of the key. Repeating it with the
+    /// same key answers the same. -> `Operator`
+    EnrolOperator { secret: [u8; 32], key: [u8; 32] },
+    /// Notes that a new certificate is given out. -> `Operator`
+    RenewOperator { operator: OperatorId },
+    /// By name or id. Their certificates are refused from then on. -> `Done`
+    RemoveOperator { operator: String },
+    /// Answered by followers too. -> `Operators`
+    ListOperators,
     /// Makes or moves a name of the cluster's image store; its blobs are on disk already. -> `Image`
     PutImage(Image),
     /// Unless forced, only an image that no service uses. -> `Done`
@@ -107,6 +118,18 @@ pub struct CreateCluster {
     pub heartbeat_ms: u32,
     /// This manager's own node.
     pub node: NewNode,
+}
+
+/// An operator about to be invited.
+#[derive(Debug, Clone)]
+pub struct InviteOperator {
+    /// Empty: one is made up.
+    pub name: String,
+    pub role: OperatorRole,
+    /// SHA-256 of the token's secret.
+    pub secret: [u8; 32],
+    /// How long the token may be used.
+    pub token_life: Duration,
 }
 
 /// A node about to become a member.
@@ -145,6 +168,8 @@ pub enum Response {
     Member(Arc<swarm_model::Node>),
     Capture(Capture),
     OwnState(OwnState),
+    Operator(Arc<OperatorAccount>),
+    Operators(Vec<Arc<OperatorAccount>>),
     /// Digests.
     ImageRoots(Vec<String>),
     /// `sequence` is that of the last publication that `changes` include.

@@ -17,14 +17,14 @@ use std::hash::{BuildHasher, Hasher};
 
 use bytes::Bytes;
 use prost011::Message as _;
-use swarm_model::{Autolock, Timestamp};
+use swarm_model::{Actor, Autolock, Timestamp};
 
 use crate::api::Request;
 use crate::consensus::{Consensus, RecoverError};
 use crate::door::{Config, Effect, Event, Leadership, Recovered, RequestId};
 use crate::leader::Leader;
 use crate::randomness::Ids;
-use crate::store::{DecodeError, RemovedNodes, Store};
+use crate::store::{DecodeError, Operators, RemovedNodes, Store};
 use crate::watch::Watch;
 use checkpoints::Checkpoints;
 pub(crate) use members::{Council, wanted};
@@ -38,7 +38,7 @@ pub struct ManagerCore {
     store: Store,
     ids: Ids,
     /// Requests of this batch, and those that wait until a new leader knows all that was committed.
-    inbox: Vec<(RequestId, Request)>,
+    inbox: Vec<Asked>,
     writes: Writes,
     reads: Reads,
     /// There while this manager decides.
@@ -50,12 +50,20 @@ pub struct ManagerCore {
     /// As last told to the shell.
     told_removed: RemovedNodes,
     told_autolock: Option<Autolock>,
+    told_operators: Operators,
     watch: Watch,
     checkpoints: Checkpoints,
     /// Set for good when the disk failed or the log cannot be understood.
     stopped: bool,
     /// Newest time that was told; a clock that steps back does not step back here.
     now: Timestamp,
+}
+
+/// A request that waits.
+struct Asked {
+    id: RequestId,
+    by: Option<Actor>,
+    request: Request,
 }
 
 /// The manager cannot start on what the disk holds.
@@ -98,6 +106,7 @@ impl ManagerCore {
             council: Council::default(),
             told_removed: RemovedNodes::default(),
             told_autolock: None,
+            told_operators: Operators::default(),
             watch: Watch::default(),
             checkpoints,
             stopped: false,
@@ -121,10 +130,10 @@ impl ManagerCore {
         }
         match event {
             Event::Wakeup => self.end_batch(effects),
-            Event::Request { id, request: Request::Peek(read) } => {
+            Event::Request { id, request: Request::Peek(read), .. } => {
                 effects.push(Effect::Reply { id, result: self.peek(&read) });
             }
-            Event::Request { id, request } => self.inbox.push((id, request)),
+            Event::Request { id, by, request } => self.inbox.push(Asked { id, by, request }),
             Event::Raft { message } => self.step(&message),
             Event::PeerLost { peer } => self.consensus.peer_lost(peer),
             Event::StepDown => self.consensus.step_down(),

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use swarm_model::{AgentMessage, Autolock, ManagerMessage, NodeId, Registration, Timestamp};
+use swarm_model::{Actor, AgentMessage, Autolock, ManagerMessage, NodeId, Registration, Timestamp};
 
 use crate::api::{ApiError, Change, Request, Response};
-pub use crate::store::RemovedNodes;
+pub use crate::store::{Operators, RemovedNodes};
 
 /// What a core is told once, when it is made.
 #[derive(Debug, Clone)]
@@ -85,6 +85,8 @@ pub enum Event {
     /// Already authorised by the shell. Answered by exactly one `Reply`, unless the process ends before.
     Request {
         id: RequestId,
+        /// On whose behalf; `None`: the system's own.
+        by: Option<Actor>,
         request: Request,
     },
     /// From a peer: `eraftpb::Message`, encoded. Not trusted.
@@ -160,6 +162,8 @@ pub enum Effect {
     Removed(RemovedNodes),
     /// Whether this manager is to lock its disk; replaces what was told before, unless that was of a higher version.
     Autolock(Autolock),
+    /// Who commands, and who no longer does; replaces what was told before. Comes before the reply to whoever removed one.
+    Operators(Operators),
     /// This manager must not go on; the reason is for the operator. The process ends itself.
     Stop {
         reason: String,

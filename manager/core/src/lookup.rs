@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use swarm_model::{Id, Node, NodeId, Service, ServiceId, Task, TaskId};
+use swarm_model::{Id, Node, NodeId, OperatorAccount, Service, ServiceId, Task, TaskId};
 
 use crate::api::{ApiError, Kind};
 use crate::store::Store;
@@ -53,6 +53,16 @@ pub(crate) fn service<'a>(store: &'a Store, query: &str) -> Result<&'a Arc<Servi
         |service| format!("{} ({})", service.id, service.spec.name),
         || similar(query, store.service_names()),
     )
+}
+
+pub(crate) fn operator<'a>(store: &'a Store, query: &str) -> Result<&'a Arc<OperatorAccount>, ApiError> {
+    let operators = store.operators();
+    let found = query.parse().ok().and_then(|id| operators.account(id)).or_else(|| operators.called(query));
+    found.ok_or_else(|| ApiError::NotFound {
+        kind: Kind::Operator,
+        query: query.chars().take(MAX_SHOWN).collect(),
+        candidates: similar(query, operators.accounts().map(|account| account.name.as_str())),
+    })
 }
 
 /// Also `service.slot` (the newest task of the slot) and `service.slot.id`.

@@ -153,7 +153,7 @@ impl Salvage {
         let others = self.managers().filter(|node| node.id != id).map(|node| node.id);
         actions.extend(others.map(|node| Action::RemoveNode { node }));
         let index = self.store.applied() + LEAP;
-        let applied = self.store.apply(index, Payload { at: now, actions });
+        let applied = self.store.apply(index, Payload { at: now, by: None, actions });
         if let Some((_, error)) = applied.errors.into_iter().next() {
             return Err(match error {
                 // Every manager was to go.
@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn entry(index: u64, term: u64, actions: Vec<Action>) -> LogEntry {
-        let data = Payload { at: Timestamp::from_micros(index), actions }.encode();
+        let data = Payload { at: Timestamp::from_micros(index), by: None, actions }.encode();
         let entry = Entry { index, term, data, ..Entry::default() };
         LogEntry { index, term, data: entry.encode_to_vec().into() }
     }

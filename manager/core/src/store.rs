@@ -8,6 +8,7 @@ mod apply;
 mod capture;
 mod indexes;
 mod object;
+mod operators;
 mod removed;
 mod service;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub(crate) use action::{Action, NewTask, Payload, PayloadError, ServiceUpdate};
 pub(crate) use apply::{Applied, ApplyError, Changed};
 pub use capture::Capture;
 pub(crate) use object::DecodeError;
+pub use operators::Operators;
 pub use removed::RemovedNodes;
 pub(crate) use service::ServiceRecord;
 
@@ -42,6 +44,7 @@ pub(crate) struct Store {
     cluster: Option<Arc<Cluster>>,
     nodes: OrdMap<NodeId, Arc<Node>>,
     removed: RemovedNodes,
+    operators: Operators,
     services: OrdMap<ServiceId, ServiceRecord>,
     tasks: OrdMap<TaskId, Arc<Task>>,
     images: OrdMap<String, Arc<Image>>,
@@ -58,6 +61,7 @@ impl PartialEq for Store {
             && self.cluster == other.cluster
             && self.nodes == other.nodes
             && self.removed == other.removed
+            && self.operators == other.operators
             && self.services == other.services
             && self.tasks == other.tasks
             && self.images == other.images
@@ -99,6 +103,10 @@ impl Store {
     /// Nodes that were members, and are refused.
     pub fn removed_nodes(&self) -> &RemovedNodes {
         &self.removed
+    }
+
+    pub fn operators(&self) -> &Operators {
+        &self.operators
     }
 
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Arc<Node>> {
@@ -223,6 +231,8 @@ impl Store {
             .chain(self.cluster.iter().map(|_| Key::Cluster))
             .chain(self.nodes.keys().map(|id| Key::Node(*id)))
             .chain(self.removed.iter().map(|(id, _)| Key::RemovedNode(*id)))
+            .chain(self.operators.accounts().map(|account| Key::Operator(account.id)))
+            .chain(self.operators.removed().map(|(id, _)| Key::RemovedOperator(*id)))
             .chain(self.services.keys().map(|id| Key::Service(*id)))
             .chain(self.tasks.keys().map(|id| Key::Task(*id)))
             .chain(self.images.keys().map(|name| Key::Image(name.clone())));

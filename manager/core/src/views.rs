@@ -125,6 +125,7 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
         Request::GetMember { node } => Response::Member(member(store, node)?),
         Request::GetImageRoots => Response::ImageRoots(image_roots(store)),
         Request::Capture => Response::Capture(store.capture(sight.leader.term())),
+        Request::ListOperators => operators(store),
         Request::Snapshot { service } => {
             Response::Snapshot { sequence, index: store.applied(), changes: snapshot(sight, service)? }
         }
@@ -143,6 +144,10 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
         | Request::UpdateService { .. }
         | Request::RollbackService { .. }
         | Request::RemoveService { .. }
+        | Request::InviteOperator(_)
+        | Request::EnrolOperator { .. }
+        | Request::RenewOperator { .. }
+        | Request::RemoveOperator { .. }
         | Request::PutImage(_)
         | Request::RemoveImage { .. } => unreachable!("writes are admitted, never read"),
     })
@@ -155,8 +160,13 @@ pub(crate) fn read_replicated(store: &Store, request: &Request) -> Option<Result
         Request::ListImages => Ok(Response::Images(store.images().cloned().collect())),
         Request::GetMember { node } => member(store, *node).map(Response::Member),
         Request::GetImageRoots => Ok(Response::ImageRoots(image_roots(store))),
+        Request::ListOperators => Ok(operators(store)),
         _ => return None,
     })
+}
+
+fn operators(store: &Store) -> Response {
+    Response::Operators(store.operators().accounts().cloned().collect())
 }
 
 fn member(store: &Store, node: NodeId) -> Result<Arc<Node>, ApiError> {

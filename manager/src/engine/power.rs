@@ -199,7 +199,8 @@ impl World {
                 | Effect::Publish(_)
                 | Effect::Members(_)
                 | Effect::Removed(_)
-                | Effect::Autolock(_) => {}
+                | Effect::Autolock(_)
+                | Effect::Operators(_) => {}
             }
         }
         if let Ok(first) = process.work.1.try_recv()
@@ -224,7 +225,7 @@ impl World {
         let id = RequestId(self.requests);
         let mut effects = Vec::new();
         let process = self.members[index].process.as_mut()?;
-        process.core.handle(self.now, Event::Request { id, request }, &mut effects);
+        process.core.handle(self.now, Event::Request { id, by: None, request }, &mut effects);
         self.perform(index, effects);
         Some(id)
     }

@@ -25,7 +25,7 @@ fn cluster(nodes: u128) -> Recovered {
     let node = |number| if number <= 3 { new_node(number) } else { worker(number) };
     requests.extend((2..=nodes).map(|number| Request::AdmitNode(node(number))));
     for (request, id) in requests.into_iter().zip(1..) {
-        core.handle(now(), Event::Request { id: RequestId(id), request }, &mut effects);
+        core.handle(now(), Event::Request { id: RequestId(id), by: None, request }, &mut effects);
         let mut answered = false;
         while !answered {
             core.handle(now(), Event::Wakeup, &mut effects);

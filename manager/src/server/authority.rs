@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use swarm_pki::Caller;
 use swarm_proto::v1;
 use swarm_proto::v1::certificate_authority_server::CertificateAuthority;
 use tonic::{Code, Request, Response, Status};
@@ -9,7 +10,7 @@ use tracing::info;
 
 use super::sessions::calling_node;
 use super::status::from_api;
-use crate::authority::{Admission, AdmissionError, Candidate, ClusterAuthority};
+use crate::authority::{Admission, AdmissionError, Candidate, ClusterAuthority, Grant};
 use crate::text::chain;
 
 pub struct AuthorityCalls {
@@ -22,10 +23,10 @@ impl CertificateAuthority for AuthorityCalls {
         &self,
         _: Request<v1::GetRootRequest>,
     ) -> Result<Response<v1::GetRootResponse>, Status> {
-        let root_certificate = self.authority.root().await?;
+        let (root_certificate, root_certificates) = self.authority.roots().await?;
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros();
         let now = u64::try_from(now).unwrap_or(u64::MAX);
-        Ok(Response::new(v1::GetRootResponse { root_certificate, now }))
+        Ok(Response::new(v1::GetRootResponse { root_certificate, now, root_certificates }))
     }
 
     async fn issue_node_certificate(
@@ -60,6 +61,35 @@ impl CertificateAuthority for AuthorityCalls {
         info!(node.id = %node, role = ?admission.identity.role, "renewed a node's certificate");
         Ok(Response::new(issued(admission)))
     }
+
+    async fn issue_operator_certificate(
+        &self,
+        request: Request<v1::IssueOperatorCertificateRequest>,
+    ) -> Result<Response<v1::IssueOperatorCertificateResponse>, Status> {
+        let v1::IssueOperatorCertificateRequest { csr, token } = request.into_inner();
+        let grant = self.authority.enrol_operator(&csr, &token).await?;
+        info!(operator = grant.account.name, role = %grant.account.role, "an operator came");
+        Ok(Response::new(granted(grant)))
+    }
+
+    async fn renew_operator_certificate(
+        &self,
+        request: Request<v1::RenewOperatorCertificateRequest>,
+    ) -> Result<Response<v1::IssueOperatorCertificateResponse>, Status> {
+        let Some(Caller::Operator(identity)) = request.extensions().get::<Caller>().copied() else {
+            return Err(Status::permission_denied("only operators with a certificate may renew it"));
+        };
+        let grant = self.authority.renew_operator(identity.operator, &request.into_inner().csr).await?;
+        Ok(Response::new(granted(grant)))
+    }
+}
+
+fn granted(grant: Grant) -> v1::IssueOperatorCertificateResponse {
+    v1::IssueOperatorCertificateResponse {
+        certificate_chain: grant.certificate_chain,
+        managers: grant.managers,
+        root_certificates: grant.root_certificates,
+    }
 }
 
 fn issued(admission: Admission) -> v1::IssueNodeCertificateResponse {
@@ -84,9 +114,10 @@ impl From<AdmissionError> for Status {
             | AdmissionError::Former(_)
             | AdmissionError::TokenOfWorker => Code::PermissionDenied,
             AdmissionError::Leaving => Code::FailedPrecondition,
-            AdmissionError::Token(_) | AdmissionError::Description { .. } | AdmissionError::Request(_) => {
-                Code::InvalidArgument
-            }
+            AdmissionError::Token(_)
+            | AdmissionError::OperatorToken(_)
+            | AdmissionError::Description { .. }
+            | AdmissionError::Request(_) => Code::InvalidArgument,
             AdmissionError::Authority(_) | AdmissionError::Stored => Code::Internal,
         };
         Self::new(code, chain(&error))

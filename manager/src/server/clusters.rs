@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use swarm_manager_core::api::{Request as Ask, Response as Answer};
-use swarm_model::{Autolock, NodeRole, Secret};
+use swarm_model::{Actor, Autolock, NodeRole, Secret};
 use swarm_pki::JoinSecret;
 use swarm_proto::v1;
 use swarm_proto::v1::clusters_server::Clusters;
@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
+use super::access::actor;
 use super::status::from_api;
 use super::views;
 use crate::authority::ClusterAuthority;
@@ -51,14 +52,18 @@ impl Clusters for ClusterCalls {
         &self,
         request: Request<v1::GetJoinTokenRequest>,
     ) -> Result<Response<v1::GetJoinTokenResponse>, Status> {
+        let by = actor(&request);
         let role = NodeRole::from(request.into_inner().role());
         let rotate = Ask::RotateJoinSecret { role, secret: JoinSecret::generate().reveal() };
-        self.engine.request(rotate).await.map_err(|error| from_api(&error))?;
+        self.engine.request_by(by, rotate).await.map_err(|error| from_api(&error))?;
         self.token(role).await
     }
 
-    async fn rotate_root(&self, _: Request<v1::RotateRootRequest>) -> Result<Response<v1::Cluster>, Status> {
-        let view = self.authority.rotate().await?;
+    async fn rotate_root(
+        &self,
+        request: Request<v1::RotateRootRequest>,
+    ) -> Result<Response<v1::Cluster>, Status> {
+        let view = self.authority.rotate(actor(&request)).await?;
         info!("the root certificate is being replaced");
         Ok(Response::new(views::cluster(&view)))
     }
@@ -67,8 +72,10 @@ impl Clusters for ClusterCalls {
         &self,
         request: Request<v1::SetCertificateLifeRequest>,
     ) -> Result<Response<v1::Cluster>, Status> {
+        let by = actor(&request);
         let life = Duration::from_micros(request.into_inner().certificate_life);
-        match self.engine.request(Ask::SetCertificateLife { life }).await.map_err(|error| from_api(&error))? {
+        let set = self.engine.request_by(by, Ask::SetCertificateLife { life }).await;
+        match set.map_err(|error| from_api(&error))? {
             Answer::Cluster(view) => Ok(Response::new(views::cluster(&view))),
             other => unreachable!("SetCertificateLife is answered by a cluster, not by {other:?}"),
         }
@@ -97,13 +104,14 @@ impl Clusters for ClusterCalls {
         &self,
         request: Request<v1::SetAutolockRequest>,
     ) -> Result<Response<v1::UnlockKey>, Status> {
+        let by = actor(&request);
         let current = self.autolock().await?;
         let key = match (request.into_inner().autolock, &current.unlock_key) {
             (true, Some(_)) | (false, None) => return answer(&current),
             (true, None) => Some(UnlockKey::generate()),
             (false, Some(_)) => None,
         };
-        answer(&self.decide(key).await?)
+        answer(&self.decide(by, key).await?)
     }
 
     async fn get_unlock_key(
@@ -115,14 +123,14 @@ impl Clusters for ClusterCalls {
 
     async fn rotate_unlock_key(
         &self,
-        _: Request<v1::RotateUnlockKeyRequest>,
+        request: Request<v1::RotateUnlockKeyRequest>,
     ) -> Result<Response<v1::UnlockKey>, Status> {
         if self.autolock().await?.unlock_key.is_none() {
             return Err(Status::failed_precondition(
                 "the managers are not locked, so there is no unlock key; `swarmctl cluster update --autolock=true` makes one",
             ));
         }
-        answer(&self.decide(Some(UnlockKey::generate())).await?)
+        answer(&self.decide(actor(&request), Some(UnlockKey::generate())).await?)
     }
 }
 
@@ -142,9 +150,9 @@ impl ClusterCalls {
     }
 
     /// Returns once this manager's own disk follows; the others do within moments.
-    async fn decide(&self, key: Option<UnlockKey>) -> Result<Autolock, Status> {
+    async fn decide(&self, by: Option<Actor>, key: Option<UnlockKey>) -> Result<Autolock, Status> {
         let unlock_key = key.map(|key| Secret::new(key.reveal()));
-        let decided = self.engine.request(Ask::SetAutolock { unlock_key }).await;
+        let decided = self.engine.request_by(by, Ask::SetAutolock { unlock_key }).await;
         let Answer::Secrets(cluster) = decided.map_err(|error| from_api(&error))? else {
             unreachable!("SetAutolock is answered by secrets");
         };

@@ -16,8 +16,8 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use swarm_manager_core::door::Leadership;
-use swarm_model::NodeRole;
-use swarm_pki::{Caller, NodeIdentity};
+use swarm_model::{Actor, NodeRole, OperatorRole};
+use swarm_pki::{Caller, NodeIdentity, OperatorIdentity};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
@@ -241,13 +241,28 @@ impl Forward {
 /// States the caller for the leader.
 fn wrap(request: &mut Request<Body>) {
     let caller = match request.extensions().get::<Caller>() {
-        Some(Caller::Operator) => "operator".to_owned(),
+        Some(Caller::Root) => {
+            let actor = request.extensions().get::<Actor>().map_or("root", |actor| actor.name.as_str());
+            format!("root {}", actor.strip_prefix("root@").unwrap_or(actor))
+        }
+        Some(Caller::Operator(OperatorIdentity { operator, role, .. })) => {
+            format!("operator {operator} {role}")
+        }
         Some(Caller::Node(NodeIdentity { node, role: NodeRole::Manager, .. })) => format!("manager {node}"),
         Some(Caller::Node(NodeIdentity { node, role: NodeRole::Worker, .. })) => format!("worker {node}"),
         Some(Caller::Anyone) | None => "anyone".to_owned(),
     };
-    let value = HeaderValue::from_str(&caller).expect("ids are letters and digits");
+    let value = HeaderValue::from_str(&caller).expect("ids and host names are graphic ASCII");
     request.headers_mut().insert(CALLER_HEADER, value);
+}
+
+/// Root of the node that is called so. Whatever else a host name may hold, it is shown as letters.
+pub fn root_of(hostname: &str) -> Actor {
+    let graphic = |c: char| if c.is_ascii_graphic() { c } else { '_' };
+    Actor {
+        name: format!("root@{}", hostname.chars().map(graphic).collect::<String>()),
+        role: OperatorRole::Admin,
+    }
 }
 
 /// Takes the statement of a manager that forwards a call. Of anybody else it counts for nothing.
@@ -257,21 +272,30 @@ pub fn unwrap(request: &mut Request<Body>) {
     if sender.role != NodeRole::Manager {
         return;
     }
-    if let Some(caller) = stated.to_str().ok().and_then(|stated| parse(stated, sender)) {
+    if let Some((caller, actor)) = stated.to_str().ok().and_then(|stated| parse(stated, sender)) {
         request.extensions_mut().insert(caller);
         request.extensions_mut().insert(Forwarded);
+        if let Some(actor) = actor {
+            request.extensions_mut().insert(actor);
+        }
     }
 }
 
-fn parse(stated: &str, sender: NodeIdentity) -> Option<Caller> {
+fn parse(stated: &str, sender: NodeIdentity) -> Option<(Caller, Option<Actor>)> {
     let node = |role, id: &str| Some(Caller::Node(NodeIdentity { node: id.parse().ok()?, role, ..sender }));
-    match stated.split_once(' ') {
-        None if stated == "operator" => Some(Caller::Operator),
-        None if stated == "anyone" => Some(Caller::Anyone),
-        Some(("manager", id)) => node(NodeRole::Manager, id),
-        Some(("worker", id)) => node(NodeRole::Worker, id),
-        Some(_) | None => None,
-    }
+    let caller = match stated.split_once(' ') {
+        None if stated == "anyone" => Caller::Anyone,
+        Some(("root", hostname)) => return Some((Caller::Root, Some(root_of(hostname)))),
+        Some(("operator", operator)) => {
+            let (id, role) = operator.split_once(' ')?;
+            let (operator, role) = (id.parse().ok()?, role.parse().ok()?);
+            Caller::Operator(OperatorIdentity { operator, role, cluster: sender.cluster })
+        }
+        Some(("manager", id)) => node(NodeRole::Manager, id)?,
+        Some(("worker", id)) => node(NodeRole::Worker, id)?,
+        None | Some(_) => return None,
+    };
+    Some((caller, None))
 }
 
 fn is_read(path: &str) -> bool {
@@ -330,17 +354,25 @@ mod tests {
     #[test]
     fn only_managers_speak_for_others() {
         let manager = node(NodeRole::Manager);
-        assert_eq!(caller_after(Some(manager), "operator"), (Some(Caller::Operator), true));
+        assert_eq!(caller_after(Some(manager), "root node-1"), (Some(Caller::Root), true));
         assert_eq!(caller_after(Some(manager), "nonsense"), (Some(manager), false));
         assert_eq!(caller_after(Some(manager), "worker x"), (Some(manager), false));
         let worker = node(NodeRole::Worker);
-        assert_eq!(caller_after(Some(worker), "operator"), (Some(worker), false));
-        assert_eq!(caller_after(None, "operator"), (Some(Caller::Anyone), false));
+        assert_eq!(caller_after(Some(worker), "root node-1"), (Some(worker), false));
+        assert_eq!(caller_after(None, "root node-1"), (Some(Caller::Anyone), false));
     }
 
     #[test]
     fn who_is_stated_is_who_is_understood() {
-        for caller in [Caller::Operator, Caller::Anyone, node(NodeRole::Worker), node(NodeRole::Manager)] {
+        let identity = OperatorIdentity {
+            operator: swarm_model::OperatorId::from_u128(5),
+            role: OperatorRole::Deployer,
+            cluster: ClusterId::from_u128(2),
+        };
+        let operator = Caller::Operator(identity);
+        for caller in
+            [Caller::Root, operator, Caller::Anyone, node(NodeRole::Worker), node(NodeRole::Manager)]
+        {
             let mut request = Request::new(Body::empty());
             request.extensions_mut().insert(caller);
             wrap(&mut request);

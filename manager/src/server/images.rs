@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::access::actor;
 use super::sessions::calling_node;
 use super::status::{from_api, from_image};
 use super::views;
@@ -58,8 +59,9 @@ impl ImageService for ImageCalls {
     ) -> Result<Response<v1::LoadImageResponse>, Status> {
         self.engine.check_space().map_err(|error| from_api(&error))?;
         let (sender, pieces) = mpsc::channel(MAX_CHUNKS);
+        let by = actor(&request);
         let uploading = tokio::spawn(upload(request.into_inner(), sender));
-        let loaded = self.images.load(Upload { pieces, rest: Bytes::new() }).await;
+        let loaded = self.images.load(by, Upload { pieces, rest: Bytes::new() }).await;
         uploading.abort();
         let images = loaded.map_err(|error| from_image(&error))?;
         Ok(Response::new(v1::LoadImageResponse { images: views::images(&images) }))
@@ -70,13 +72,14 @@ impl ImageService for ImageCalls {
         request: Request<v1::PullImageRequest>,
     ) -> Result<Response<Self::PullStream>, Status> {
         self.engine.check_space().map_err(|error| from_api(&error))?;
+        let by = actor(&request);
         let name = request.into_inner().name;
         let (steps, stream) = mpsc::channel(MAX_STEPS);
         let images = self.images.clone();
         tokio::spawn(async move {
             let meter = Meter { steps: steps.clone(), done: Mutex::default() };
             let pulled = tokio::select! {
-                pulled = images.pull(&name, |step| meter.tell(&step)) => pulled,
+                pulled = images.pull(by, &name, |step| meter.tell(&step)) => pulled,
                 // Nobody waits for it any more.
                 () = steps.closed() => return,
             };
@@ -103,8 +106,9 @@ impl ImageService for ImageCalls {
         &self,
         request: Request<v1::RemoveImageRequest>,
     ) -> Result<Response<v1::RemoveImageResponse>, Status> {
+        let by = actor(&request);
         let v1::RemoveImageRequest { name, force } = request.into_inner();
-        self.images.remove(&name, force).await.map_err(|error| from_image(&error))?;
+        self.images.remove(by, &name, force).await.map_err(|error| from_image(&error))?;
         Ok(Response::new(v1::RemoveImageResponse {}))
     }
 

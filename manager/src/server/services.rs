@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use swarm_manager_core::api::{Request as Ask, Response as Answer, ServiceView};
-use swarm_model::{ImageRef, ServiceSpec};
+use swarm_model::{Actor, ImageRef, ServiceSpec};
 use swarm_proto::v1;
 use swarm_proto::v1::services_server::Services;
 use tonic::{Request, Response, Status};
 
+use super::access::actor;
 use super::status::{from_api, from_convert, from_image};
 use super::views;
 use crate::engine::Engine;
@@ -24,13 +25,14 @@ impl Services for ServiceCalls {
         &self,
         request: Request<v1::CreateServiceRequest>,
     ) -> Result<Response<v1::CreateServiceResponse>, Status> {
+        let by = actor(&request);
         let request = request.into_inner();
         let request_id = match request.request_id.as_str() {
             "" => None,
             id => Some(id.parse().map_err(|_| Status::invalid_argument("the request id is not an id"))?),
         };
         let spec = self.admissible(request.spec, None).await?;
-        let service = self.ask(Ask::CreateService { spec: Arc::new(spec), request_id }).await?;
+        let service = self.ask(by, Ask::CreateService { spec: Arc::new(spec), request_id }).await?;
         let service = Some(views::service(&service));
         Ok(Response::new(v1::CreateServiceResponse { service, warnings: Vec::new() }))
     }
@@ -39,10 +41,11 @@ impl Services for ServiceCalls {
         &self,
         request: Request<v1::UpdateServiceRequest>,
     ) -> Result<Response<v1::UpdateServiceResponse>, Status> {
+        let by = actor(&request);
         let v1::UpdateServiceRequest { service_id: service, version, spec } = request.into_inner();
-        let current = self.ask(Ask::GetService { service: service.clone() }).await?;
+        let current = self.ask(None, Ask::GetService { service: service.clone() }).await?;
         let spec = Arc::new(self.admissible(spec, Some(&current.service.spec)).await?);
-        let service = self.ask(Ask::UpdateService { service, version, spec }).await?;
+        let service = self.ask(by, Ask::UpdateService { service, version, spec }).await?;
         let service = Some(views::service(&service));
         Ok(Response::new(v1::UpdateServiceResponse { service, warnings: Vec::new() }))
     }
@@ -61,7 +64,7 @@ impl Services for ServiceCalls {
     }
 
     async fn get(&self, request: Request<v1::GetServiceRequest>) -> Result<Response<v1::Service>, Status> {
-        let service = self.ask(Ask::GetService { service: request.into_inner().service }).await?;
+        let service = self.ask(None, Ask::GetService { service: request.into_inner().service }).await?;
         Ok(Response::new(views::service(&service)))
     }
 
@@ -69,8 +72,9 @@ impl Services for ServiceCalls {
         &self,
         request: Request<v1::RemoveServiceRequest>,
     ) -> Result<Response<v1::RemoveServiceResponse>, Status> {
+        let by = actor(&request);
         let service = request.into_inner().service_id;
-        let removed = self.engine.request(Ask::RemoveService { service }).await;
+        let removed = self.engine.request_by(by, Ask::RemoveService { service }).await;
         removed.map_err(|error| from_api(&error))?;
         Ok(Response::new(v1::RemoveServiceResponse {}))
     }
@@ -79,17 +83,18 @@ impl Services for ServiceCalls {
         &self,
         request: Request<v1::RollbackServiceRequest>,
     ) -> Result<Response<v1::UpdateServiceResponse>, Status> {
+        let by = actor(&request);
         let v1::RollbackServiceRequest { service_id: service, version, to_revision } = request.into_inner();
         let to_revision = Some(to_revision).filter(|revision| *revision != 0);
-        let service = self.ask(Ask::RollbackService { service, version, to_revision }).await?;
+        let service = self.ask(by, Ask::RollbackService { service, version, to_revision }).await?;
         let service = Some(views::service(&service));
         Ok(Response::new(v1::UpdateServiceResponse { service, warnings: Vec::new() }))
     }
 }
 
 impl ServiceCalls {
-    async fn ask(&self, request: Ask) -> Result<ServiceView, Status> {
-        match self.engine.request(request).await.map_err(|error| from_api(&error))? {
+    async fn ask(&self, by: Option<Actor>, request: Ask) -> Result<ServiceView, Status> {
+        match self.engine.request_by(by, request).await.map_err(|error| from_api(&error))? {
             Answer::Service(view) => Ok(view),
             other => unreachable!("the request is answered by a service, not by {other:?}"),
         }

@@ -147,7 +147,7 @@ impl Outbound {
 pub fn calling_node<T>(request: &Request<T>) -> Result<NodeId, Status> {
     match request.extensions().get::<Caller>() {
         Some(Caller::Node(identity)) => Ok(identity.node),
-        Some(Caller::Operator | Caller::Anyone) | None => {
+        Some(Caller::Root | Caller::Operator(_) | Caller::Anyone) | None => {
             Err(Status::permission_denied("only members of the cluster may call this"))
         }
     }

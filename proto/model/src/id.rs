@@ -152,6 +152,8 @@ id_newtype! {
     ServiceId;
     /// A task: one attempt to run one slot on one node.
     TaskId;
+    /// An operator's account.
+    OperatorId;
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod id;
 mod image;
 mod name;
 mod node;
+mod operator;
 mod placement;
 mod policy;
 mod port;
@@ -22,12 +23,15 @@ mod time;
 mod validate;
 
 pub use cluster::{Autolock, Cluster, JoinSecrets, RootRotation, Secret};
-pub use id::{ClusterId, Id, NodeId, ParseIdError, ServiceId, TaskId};
+pub use id::{ClusterId, Id, NodeId, OperatorId, ParseIdError, ServiceId, TaskId};
 pub use image::Image;
 pub use name::{NameError, service_name};
 pub use node::{
     Availability, EngineDescription, MAX_CERTIFICATE_LIFE, Node, NodeRole, NodeSpec, NodeState, Platform,
     RemovedNode,
+};
+pub use operator::{
+    Actor, Enrolment, Invitation, OperatorAccount, OperatorRole, ParseRoleError, RemovedOperator,
 };
 pub use placement::{Constraint, ConstraintError, ConstraintKey, Operator, Placement, SpreadBy};
 pub use policy::{FailureAction, RestartCondition, RestartPolicy, UpdateOrder, UpdatePolicy};

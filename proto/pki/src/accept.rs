@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use crate::caller::{Caller, Connection};
 use crate::expelled::Expelled;
 use crate::identity::NodeIdentity;
+use crate::operator::OperatorIdentity;
 
 /// A handshake takes one round trip; this is for the slowest of links.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,7 +64,7 @@ impl<S> Drop for Connections<S> {
     }
 }
 
-/// Accepts members of `cluster`, and callers without a certificate; ends the connections of members that are expelled. Must be called within a tokio runtime.
+/// Accepts members and operators of `cluster`, and callers without a certificate; ends the connections of members that are expelled. Must be called within a tokio runtime.
 pub fn accept_tls(
     listener: TcpListener,
     config: Arc<ArcSwap<ServerConfig>>,
@@ -120,13 +121,19 @@ async fn shake_hands(
     let Some(certificate) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) else {
         return passing(stream, Caller::Anyone);
     };
-    let identity = NodeIdentity::of(certificate).map_err(io::Error::other)?;
-    if identity.cluster != cluster {
-        return Err(io::Error::other(format!("a member of another cluster, {}", identity.cluster)));
+    let (caller, id, of) = match OperatorIdentity::of(certificate).map_err(io::Error::other)? {
+        Some((identity, _)) => (Caller::Operator(identity), identity.operator.0, identity.cluster),
+        None => {
+            let identity = NodeIdentity::of(certificate).map_err(io::Error::other)?;
+            (Caller::Node(identity), identity.node.0, identity.cluster)
+        }
+    };
+    if of != cluster {
+        return Err(io::Error::other(format!("a member of another cluster, {of}")));
     }
-    match expelled.enter(identity.node) {
-        Some(cut) => Ok(Connection::of_member(stream, identity, cut)),
-        None => passing(stream, Caller::Node(identity)),
+    match expelled.enter(id) {
+        Some(cut) => Ok(Connection::of_member(stream, caller, cut)),
+        None => passing(stream, caller),
     }
 }
 
@@ -145,7 +152,7 @@ pub fn accept_local(listener: UnixListener) -> LocalConnections {
             };
             match stream.peer_cred() {
                 Ok(peer) if peer.uid() == 0 || Some(peer.uid()) == own => {
-                    if sender.send(Connection::new(stream, Caller::Operator)).await.is_err() {
+                    if sender.send(Connection::new(stream, Caller::Root)).await.is_err() {
                         return;
                     }
                 }

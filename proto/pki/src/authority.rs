@@ -17,6 +17,7 @@ use rustls::server::WebPkiClientVerifier;
 use swarm_model::ClusterId;
 
 use crate::identity::NodeIdentity;
+use crate::operator::OperatorIdentity;
 use crate::token::RootDigest;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -54,6 +55,8 @@ pub enum AuthorityError {
     Request(#[source] rcgen::Error),
     #[error("the signing request's key is not ECDSA P-256")]
     KeyKind,
+    #[error("cannot sign the operator's certificate")]
+    SignOperator(#[source] rcgen::Error),
     #[error("cannot sign the certificate of node {node}")]
     Sign {
         node: swarm_model::NodeId,
@@ -152,6 +155,31 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         set_life(&mut params, now, life);
         let leaf = params.signed_by(&request.0.public_key, &self.issuer).map_err(sign)?.pem();
+        Ok(leaf + self.cross_signed.as_deref().unwrap_or_default())
+    }
+
+    /// Signs the request's key for the operator called `name`, until `until`; PEM, leaf first. No server may prove
+    /// itself with it.
+    ///
+    /// # Errors
+    /// The cryptographic provider failed.
+    pub fn issue_operator(
+        &self,
+        request: &SigningRequest,
+        identity: &OperatorIdentity,
+        name: &str,
+        now: SystemTime,
+        until: SystemTime,
+    ) -> Result<String, AuthorityError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = identity.distinguished_name(name);
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        set_life(&mut params, now, until.duration_since(now).unwrap_or_default());
+        let signed = params.signed_by(&request.0.public_key, &self.issuer);
+        let leaf = signed.map_err(AuthorityError::SignOperator)?.pem();
         Ok(leaf + self.cross_signed.as_deref().unwrap_or_default())
     }
 }

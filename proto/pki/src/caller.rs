@@ -14,12 +14,15 @@ use tonic::transport::server::Connected;
 
 use crate::expelled::Cut;
 use crate::identity::NodeIdentity;
+use crate::operator::OperatorIdentity;
 
 /// The proven identity of a connection's other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller {
     /// Root of this node, over the local socket.
-    Operator,
+    Root,
+    /// An operator, by their certificate.
+    Operator(OperatorIdentity),
     /// A member of this cluster, by its certificate.
     Node(NodeIdentity),
     /// Somebody without a certificate.
@@ -33,7 +36,7 @@ pub struct Connection<S> {
     caller: Caller,
     /// When it ends, whatever is under way.
     until: Option<Pin<Box<Sleep>>>,
-    /// Ends it when its node is removed from the cluster.
+    /// Ends it when the caller is removed from the cluster.
     cut: Option<Arc<Cut>>,
     /// Its place among the connections of its kind.
     _place: Option<OwnedSemaphorePermit>,
@@ -44,9 +47,9 @@ impl<S> Connection<S> {
         Self { stream, caller, until: None, cut: None, _place: None }
     }
 
-    /// For as long as its node is a member.
-    pub(crate) fn of_member(stream: S, identity: NodeIdentity, cut: Arc<Cut>) -> Self {
-        Self { cut: Some(cut), ..Self::new(stream, Caller::Node(identity)) }
+    /// For as long as the caller is not expelled.
+    pub(crate) fn of_member(stream: S, caller: Caller, cut: Arc<Cut>) -> Self {
+        Self { cut: Some(cut), ..Self::new(stream, caller) }
     }
 
     /// One of few, and not for long.
@@ -152,14 +155,15 @@ mod tests {
         let identity = NodeIdentity { node, role: NodeRole::Worker, cluster };
         let expelled = Expelled::default();
         let (ours, _theirs) = tokio::io::duplex(64);
-        let mut connection = Connection::of_member(ours, identity, expelled.enter(node).unwrap());
+        let mut connection =
+            Connection::of_member(ours, Caller::Node(identity), expelled.enter(node.0).unwrap());
         let reading = tokio::spawn(async move { connection.read_u8().await });
         tokio::task::yield_now().await;
-        expelled.set([NodeId::from_u128(9)]);
+        expelled.set([NodeId::from_u128(9).0]);
         tokio::task::yield_now().await;
         assert!(!reading.is_finished());
-        expelled.set([node, NodeId::from_u128(9)]);
+        expelled.set([node.0, NodeId::from_u128(9).0]);
         assert_eq!(reading.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
-        assert!(expelled.enter(node).is_none());
+        assert!(expelled.enter(node.0).is_none());
     }
 }

@@ -19,7 +19,7 @@ use crate::token::RootDigest;
 /// Roots of a cluster at one time: the current one, and the next.
 const MAX_ROOTS: usize = 2;
 /// Comes before the roots in the file. A file without it has one root, the last certificate.
-const ROOTS: &str = "Roots of the cluster:\n";
+pub(crate) const ROOTS: &str = "Roots of the cluster:\n";
 /// Key, leaf, up to one intermediate and the roots have under 6 KiB.
 const MAX_FILE_BYTES: u64 = 64 << 10;
 
@@ -48,6 +48,10 @@ pub enum CredentialsError {
     },
     #[error("{} is not a credentials file: {problem}", path.display())]
     Content { path: PathBuf, problem: &'static str },
+    #[error("it is not the text of credentials: {0}")]
+    Text(&'static str),
+    #[error("the certificate is not an operator's")]
+    NoOperator,
     #[error("there is no certificate in the PEM text")]
     NoCertificate(#[source] rustls::pki_types::pem::Error),
     #[error("{0} root certificates were given; a cluster has one, or two while they are rotated")]
@@ -72,6 +76,11 @@ impl NodeKey {
         params.distinguished_name = rcgen::DistinguishedName::new();
         let request = params.serialize_request(&self.0).map_err(CredentialsError::Key)?;
         request.pem().map_err(CredentialsError::Key)
+    }
+
+    /// The private key, PKCS#8 PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.0.serialize_pem()
     }
 
     /// Puts the certificate to its key.
@@ -274,7 +283,7 @@ fn read(path: &Path) -> Result<Option<String>, CredentialsError> {
 }
 
 /// Key, chain and root.
-fn split(text: &str) -> Result<(&str, &str, &str), &'static str> {
+pub(crate) fn split(text: &str) -> Result<(&str, &str, &str), &'static str> {
     let chain_at = text.find(BEGIN_CERTIFICATE).ok_or("it holds no certificate")?;
     let (key, rest) = text.split_at(chain_at);
     let (chain, roots) = match rest.split_once(ROOTS) {

@@ -109,13 +109,16 @@ pub(crate) async fn connect(
             }
         }
     });
+    let connected = endpoint(uri).connect_with_connector(connector).await;
+    connected.map_err(|source| DialError::Connect { address: address.to_owned(), source })
+}
+
+/// How connections to managers are kept.
+pub(crate) fn endpoint(uri: Uri) -> Endpoint {
     Endpoint::from(uri)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .connect_with_connector(connector)
-        .await
-        .map_err(|source| DialError::Connect { address: address.to_owned(), source })
 }

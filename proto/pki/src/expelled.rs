@@ -1,4 +1,4 @@
-//! Nodes whose certificates are valid and are refused all the same: they were removed from the cluster.
+//! Nodes and operators whose certificates are valid and are refused all the same: they were removed from the cluster.
 //!
 //! Their open connections end at once. New ones are let in as callers without a certificate are, few and for a short
 //! time, so that a call can be refused with a reason; who refuses it is the service behind the door.
@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Waker};
 
-use swarm_model::NodeId;
+use swarm_model::Id;
 
-/// Which nodes are refused. Clones are the same.
+/// Who is refused, by id. Clones are the same.
 #[derive(Debug, Clone, Default)]
 pub struct Expelled(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
-    nodes: HashSet<NodeId>,
-    open: HashMap<NodeId, Vec<Weak<Cut>>>,
+    members: HashSet<Id>,
+    open: HashMap<Id, Vec<Weak<Cut>>>,
 }
 
 /// The end of one connection, as it is told to it.
@@ -28,13 +28,13 @@ pub(crate) struct Cut {
 }
 
 impl Expelled {
-    /// Replaces what was told before. Connections of nodes that are new among them end now.
-    pub fn set(&self, nodes: impl IntoIterator<Item = NodeId>) {
+    /// Replaces what was told before. Connections of those that are new among them end now.
+    pub fn set(&self, members: impl IntoIterator<Item = Id>) {
         let mut table = self.table();
-        table.nodes = nodes.into_iter().collect();
-        let Table { nodes, open } = &mut *table;
-        open.retain(|node, connections| {
-            let stays = !nodes.contains(node);
+        table.members = members.into_iter().collect();
+        let Table { members, open } = &mut *table;
+        open.retain(|member, connections| {
+            let stays = !members.contains(member);
             if !stays {
                 connections.iter().filter_map(Weak::upgrade).for_each(|cut| cut.end());
             }
@@ -42,17 +42,17 @@ impl Expelled {
         });
     }
 
-    pub fn contains(&self, node: NodeId) -> bool {
-        self.table().nodes.contains(&node)
+    pub fn contains(&self, member: Id) -> bool {
+        self.table().members.contains(&member)
     }
 
-    /// For a new connection of a node; `None`: the node is expelled.
-    pub(crate) fn enter(&self, node: NodeId) -> Option<Arc<Cut>> {
+    /// For a new connection of a member; `None`: it is expelled.
+    pub(crate) fn enter(&self, member: Id) -> Option<Arc<Cut>> {
         let mut table = self.table();
-        if table.nodes.contains(&node) {
+        if table.members.contains(&member) {
             return None;
         }
-        let connections = table.open.entry(node).or_default();
+        let connections = table.open.entry(member).or_default();
         connections.retain(|cut| cut.strong_count() > 0);
         let cut = Arc::new(Cut::default());
         connections.push(Arc::downgrade(&cut));

@@ -123,7 +123,7 @@ fn role_of_unit(unit: &str) -> Option<NodeRole> {
     [NodeRole::Manager, NodeRole::Worker].into_iter().find(|role| unit_of_role(*role) == unit)
 }
 
-fn single<'a>(
+pub(crate) fn single<'a>(
     what: &'static str,
     mut values: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>,
 ) -> Result<&'a str, IdentityError> {

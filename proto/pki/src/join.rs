@@ -148,7 +148,7 @@ fn same_member(address: &str, old: &Credentials, joined: Joined) -> Result<Joine
     Err(Attempt::Ended(JoinError::Answer { address: address.to_owned(), source: AnswerError::Names }))
 }
 
-enum Attempt {
+pub(crate) enum Attempt {
     /// The next manager may be tried.
     Unreachable(String),
     Ended(JoinError),
@@ -223,7 +223,7 @@ async fn renew_at(address: &str, old: &Credentials, manager_address: &str) -> Re
     same_member(address, old, Joined { credentials, managers: issued.managers, raft_id })
 }
 
-async fn fetch_root(address: &str) -> Result<String, Attempt> {
+pub(crate) async fn fetch_root(address: &str) -> Result<String, Attempt> {
     let channel = connect(address, None, trusting_config()).await.map_err(unreachable)?;
     let mut call = tonic::Request::new(v1::GetRootRequest {});
     call.set_timeout(CALL_TIMEOUT);
@@ -247,7 +247,7 @@ fn certify(
     Ok(credentials)
 }
 
-fn unreachable(error: DialError) -> Attempt {
+pub(crate) fn unreachable(error: DialError) -> Attempt {
     let mut cause: &dyn std::error::Error = &error;
     while let Some(source) = cause.source() {
         cause = source;
@@ -255,7 +255,7 @@ fn unreachable(error: DialError) -> Attempt {
     Attempt::Unreachable(cause.to_string())
 }
 
-fn refused(address: &str, status: &tonic::Status) -> Attempt {
+pub(crate) fn refused(address: &str, status: &tonic::Status) -> Attempt {
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
             Attempt::Unreachable(status.message().to_owned())

@@ -13,6 +13,7 @@ mod dial;
 mod expelled;
 mod identity;
 mod join;
+mod operator;
 mod tls;
 mod token;
 
@@ -26,5 +27,9 @@ pub use dial::{CONNECT_TIMEOUT, DialError, Dialler};
 pub use expelled::Expelled;
 pub use identity::{IdentityError, NodeIdentity};
 pub use join::{AnswerError, JoinError, JoinRequest, Joined, join, join_again, renew};
+pub use operator::{
+    EnrolError, Enrolled, OperatorCredentials, OperatorDialler, OperatorIdentity, OperatorToken,
+    ParseOperatorTokenError, Unreachable, current_roots, enrol, operator_config, renew_operator,
+};
 pub use tls::{TlsError, client_config, server_config};
 pub use token::{JoinSecret, JoinToken, ParseTokenError, RootDigest};

@@ -26,7 +26,7 @@ pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
                 gateway_pool: gateway_pool.unwrap_or_default(),
                 availability: wire_availability(availability),
             };
-            let status = client.local().init(request).await?.into_inner();
+            let status = client.local("cluster init")?.init(request).await?.into_inner();
             if let Some(life) = cert_expiry {
                 set_certificate_life(client, life).await?;
             }
@@ -61,18 +61,23 @@ pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
                 advertise_address: advertise_addr.unwrap_or_default(),
                 data_address: data_path_addr.unwrap_or_default(),
             };
-            let status = client.local().join(request).await?.into_inner();
+            let status = client.local("cluster join")?.join(request).await?.into_inner();
             let role = if status.role() == v1::NodeRole::Manager { "manager" } else { "worker" };
             println!("This node ({}) joined the cluster as a {role}.", status.node_id);
         }
         ClusterCommand::JoinToken { role, quiet, rotate } => join_token(client, role, quiet, rotate).await?,
         ClusterCommand::Leave { force } => {
-            client.local().leave(v1::LeaveRequest { force }).await?;
+            client.local("cluster leave")?.leave(v1::LeaveRequest { force }).await?;
             println!("This node left the cluster.");
         }
+        ClusterCommand::OperatorToken { role, name, ttl, quiet } => {
+            super::operator::token(client, role, name, ttl, quiet).await?;
+        }
+        ClusterCommand::Operator(command) => super::operator::run(client, command).await?,
         ClusterCommand::Info(args) => info(client, &args.format).await?,
         ClusterCommand::Renew => {
-            let valid_until = client.local().renew(v1::RenewRequest {}).await?.into_inner().valid_until;
+            let valid_until =
+                client.local("cluster renew")?.renew(v1::RenewRequest {}).await?.into_inner().valid_until;
             println!("This node has a new certificate, valid until {}.", rfc3339(valid_until));
         }
         ClusterCommand::Doctor(args) => super::doctor::run(client, &args.format).await?,
@@ -149,7 +154,10 @@ async fn print_join(client: &Client, role: Role) -> Result<()> {
 }
 
 async fn info(client: &Client, format: &Format) -> Result<()> {
-    let local = client.local().status(v1::LocalStatusRequest {}).await?.into_inner();
+    if client.is_remote() {
+        return show_info(about_cluster(client, true).await?, format);
+    }
+    let local = client.local("cluster info")?.status(v1::LocalStatusRequest {}).await?.into_inner();
     if local.cluster_id.is_empty() {
         return Err(Failure::failed("this node is in no cluster")
             .next("swarmctl cluster init   or: swarmctl cluster join --token …"));
@@ -166,7 +174,7 @@ async fn info(client: &Client, format: &Format) -> Result<()> {
             .next("swarmctl cluster unlock"));
     }
     let role = if local.role() == v1::NodeRole::Manager { "manager" } else { "worker" };
-    let mut fields: Vec<(&'static str, String)> = vec![
+    let mut fields: Fields = vec![
         ("Cluster", local.cluster_id.clone()),
         ("Node", format!("{} ({})", local.node_id, local.hostname)),
         ("Role", role.to_owned()),
@@ -174,19 +182,31 @@ async fn info(client: &Client, format: &Format) -> Result<()> {
         ("Managers", local.managers.join(", ")),
     ];
     if local.role() == v1::NodeRole::Manager {
-        let cluster = client.clusters().get(v1::GetClusterRequest {}).await?.into_inner();
-        fields.extend([
-            ("Leader", cluster.leader_id),
-            ("Nodes", format!("{} ({} managers)", cluster.nodes, cluster.managers)),
-            ("Services", cluster.services.to_string()),
-            ("Tasks", cluster.tasks.to_string()),
-            ("GatewayPool", cluster.gateway_pool),
-            ("Created", rfc3339(cluster.meta.map_or(0, |meta| meta.created_at))),
-            ("Autolock", cluster.autolock.to_string()),
-            ("RaftTerm", cluster.raft_term.to_string()),
-            ("RaftApplied", cluster.raft_applied.to_string()),
-        ]);
+        fields.extend(about_cluster(client, false).await?);
     }
+    show_info(fields, format)
+}
+
+type Fields = Vec<(&'static str, String)>;
+
+async fn about_cluster(client: &Client, with_id: bool) -> Result<Fields> {
+    let cluster = client.clusters().get(v1::GetClusterRequest {}).await?.into_inner();
+    let mut fields = if with_id { vec![("Cluster", cluster.id)] } else { Vec::new() };
+    fields.extend([
+        ("Leader", cluster.leader_id),
+        ("Nodes", format!("{} ({} managers)", cluster.nodes, cluster.managers)),
+        ("Services", cluster.services.to_string()),
+        ("Tasks", cluster.tasks.to_string()),
+        ("GatewayPool", cluster.gateway_pool),
+        ("Created", rfc3339(cluster.meta.map_or(0, |meta| meta.created_at))),
+        ("Autolock", cluster.autolock.to_string()),
+        ("RaftTerm", cluster.raft_term.to_string()),
+        ("RaftApplied", cluster.raft_applied.to_string()),
+    ]);
+    Ok(fields)
+}
+
+fn show_info(fields: Fields, format: &Format) -> Result<()> {
     if *format == Format::Table {
         for (name, value) in fields {
             println!("{name:<12} {value}");

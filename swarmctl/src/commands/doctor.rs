@@ -12,8 +12,9 @@ use crate::output::{Format, Row, print};
 /// # Errors
 /// Something is broken, or the node cannot be asked.
 pub async fn run(client: &Client, format: &Format) -> Result<()> {
-    let mut findings = client.local().examine(v1::ExamineRequest {}).await?.into_inner().findings;
-    let local = client.local().status(v1::LocalStatusRequest {}).await?.into_inner();
+    let mut findings =
+        client.local("cluster doctor")?.examine(v1::ExamineRequest {}).await?.into_inner().findings;
+    let local = client.local("cluster doctor")?.status(v1::LocalStatusRequest {}).await?.into_inner();
     if local.cluster_id.is_empty() {
         findings.push(finding(
             "cluster",

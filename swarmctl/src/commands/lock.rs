@@ -60,13 +60,13 @@ fn print_key(key: &v1::UnlockKey) {
 }
 
 pub async fn unlock(client: &Client) -> Result<()> {
-    let local = client.local().status(v1::LocalStatusRequest {}).await?.into_inner();
+    let local = client.local("cluster unlock")?.status(v1::LocalStatusRequest {}).await?.into_inner();
     if !local.locked {
         println!("This node is not locked.");
         return Ok(());
     }
     let unlock_key = read_key().await?;
-    client.local().unlock(v1::UnlockRequest { unlock_key }).await?;
+    client.local("cluster unlock")?.unlock(v1::UnlockRequest { unlock_key }).await?;
     println!("This manager is unlocked.");
     Ok(())
 }

@@ -125,7 +125,7 @@ fn is_now(status: i32, role: Role) -> bool {
 
 async fn get(client: &Client, name: &str) -> Result<v1::Node> {
     let node = if name == "self" {
-        client.local().status(v1::LocalStatusRequest {}).await?.into_inner().node_id
+        client.local("node … self")?.status(v1::LocalStatusRequest {}).await?.into_inner().node_id
     } else {
         name.to_owned()
     };
@@ -136,7 +136,11 @@ async fn get(client: &Client, name: &str) -> Result<v1::Node> {
 }
 
 async fn list(client: &Client, args: &ListArgs) -> Result<()> {
-    let own = client.local().status(v1::LocalStatusRequest {}).await?.into_inner().node_id;
+    let own = if client.is_remote() {
+        String::new()
+    } else {
+        client.local("node ls")?.status(v1::LocalStatusRequest {}).await?.into_inner().node_id
+    };
     let nodes = client.nodes().list(v1::ListNodesRequest {}).await?.into_inner().nodes;
     let rows = nodes.iter().map(|node| row(node, &own, args.no_trunc)).collect();
     let keys = [

@@ -165,7 +165,7 @@ pub async fn restore(client: &Client, path: &Path, yes: bool, begin: v1::Restore
     confirm(yes)?;
     let unlock_key = if header.unlock_key_id.is_empty() { String::new() } else { read_key().await? };
     let begin = v1::RestoreBegin { unlock_key, ..begin };
-    let answer = client.local().restore(upload(path, begin)?).await?.into_inner();
+    let answer = client.local("cluster restore")?.restore(upload(path, begin)?).await?.into_inner();
     let node = answer.status.unwrap_or_default().node_id;
     println!("Restored: this node ({node}) is the only manager, at {}.", answer.address);
     let known = header.state.unwrap_or_default().managers;
@@ -197,7 +197,8 @@ fn upload(
 }
 
 pub async fn recover(client: &Client, yes: bool) -> Result<()> {
-    let plan = client.local().recover(v1::RecoverRequest { confirmed: false }).await?.into_inner();
+    let plan =
+        client.local("cluster recover")?.recover(v1::RecoverRequest { confirmed: false }).await?.into_inner();
     let kept = plan.kept.unwrap_or_default();
     println!("This manager goes on alone with what its own disk holds:");
     println!("  cluster  {}", kept.cluster_id);
@@ -212,7 +213,7 @@ pub async fn recover(client: &Client, yes: bool) -> Result<()> {
          is refused, has to leave, and may join again.\nMake sure that none of them runs any more."
     );
     confirm(yes)?;
-    client.local().recover(v1::RecoverRequest { confirmed: true }).await?;
+    client.local("cluster recover")?.recover(v1::RecoverRequest { confirmed: true }).await?;
     println!(
         "This node is the only manager now. Next: swarmctl node ls; swarmctl cluster join-token manager"
     );

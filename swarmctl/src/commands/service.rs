@@ -5,6 +5,7 @@ mod pretty;
 
 use std::collections::BTreeMap;
 
+use swarm_model::Id;
 use swarm_proto::v1;
 
 pub use object::task_object;
@@ -59,8 +60,14 @@ async fn get(client: &Client, name: &str) -> Result<v1::Service> {
 
 /// Creates a service; warnings go to stderr.
 pub async fn create(client: &Client, spec: v1::ServiceSpec) -> Result<v1::Service> {
-    let request = v1::CreateServiceRequest { spec: Some(spec), request_id: String::new() };
-    let answer = client.services().create(request).await?.into_inner();
+    // With an id of ours, asking again never makes a second one.
+    let request_id = Id::from_u128(rand::random()).to_string();
+    let request = v1::CreateServiceRequest { spec: Some(spec), request_id };
+    let created = client.persist(|| {
+        let (mut services, request) = (client.services(), request.clone());
+        async move { services.create(request).await }
+    });
+    let answer = created.await?.into_inner();
     answer.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     answer.service.ok_or_else(|| Failure::failed("the manager answered without a service"))
 }

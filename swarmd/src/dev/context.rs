@@ -32,5 +32,5 @@ fn path(name: &str) -> anyhow::Result<PathBuf> {
     let config = std::env::var_os("XDG_CONFIG_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     let config = config.or_else(|| std::env::home_dir().map(|home| home.join(".config")));
     let config = config.context("neither HOME nor XDG_CONFIG_HOME is set, so the context has no place")?;
-    Ok(config.join("swarm/contexts").join(format!("{name}.json")))
+    Ok(config.join("swarmctl/contexts").join(format!("{name}.json")))
 }

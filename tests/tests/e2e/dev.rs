@@ -64,7 +64,7 @@ impl Dev {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
         let directory = format!("swarm-dev/{}", self.name);
         left.extend(mounts.lines().filter(|line| line.contains(&directory)).map(str::to_owned));
-        let context = self.home.path().join(format!("swarm/contexts/{}.json", self.name));
+        let context = self.home.path().join(format!("swarmctl/contexts/{}.json", self.name));
         let directories =
             ["/var/lib/swarm-dev", "/run/swarm-dev"].map(|root| Path::new(root).join(&self.name));
         let paths = directories.into_iter().chain([context]);

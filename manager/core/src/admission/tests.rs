@@ -27,7 +27,8 @@ impl Bench {
 
     fn apply(&mut self, actions: Vec<Action>) {
         let index = self.store.applied() + 1;
-        let applied = self.store.apply(index, Payload { at: Timestamp::from_micros(index), actions });
+        let applied =
+            self.store.apply(index, Payload { at: Timestamp::from_micros(index), by: None, actions });
         assert_eq!(applied.errors, []);
     }
 
@@ -36,6 +37,7 @@ impl Bench {
         let mut desk = Desk {
             store: &self.store,
             now: Timestamp::from_micros(5),
+            by: None,
             node_state: &|_| NodeState::Ready,
             council: &Council::default(),
             reservations: &self.reservations,

@@ -12,6 +12,7 @@ pub enum Kind {
     Service,
     Task,
     Image,
+    Operator,
 }
 
 /// Why an operation was refused. A refused operation changed nothing, but for [`ApiError::Unavailable`] where the text
@@ -41,6 +42,9 @@ pub enum ApiError {
         None => "there is no leader at the moment: repeat the command",
     })]
     NotLeader { leader: Option<u64> },
+    /// The caller may not.
+    #[error("{0}")]
+    Denied(String),
     #[error("{0}")]
     Unavailable(String),
 }
@@ -58,7 +62,11 @@ impl ApiError {
 
 fn did_you_mean(candidates: &[String], kind: &Kind) -> String {
     if candidates.is_empty() {
-        format!("; `swarmctl {kind} ls` shows all")
+        let noun = match kind {
+            Kind::Operator => "cluster operator",
+            Kind::Cluster | Kind::Node | Kind::Service | Kind::Task | Kind::Image => &kind.to_string(),
+        };
+        format!("; `swarmctl {noun} ls` shows all")
     } else {
         format!("; did you mean {}?", candidates.join(" or "))
     }
@@ -72,6 +80,7 @@ impl fmt::Display for Kind {
             Self::Service => "service",
             Self::Task => "task",
             Self::Image => "image",
+            Self::Operator => "operator",
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::door::{Effect, Persist};
 impl ManagerCore {
     /// Answers whether there is a cluster to talk to now. The request itself stays in the inbox: it is an ordinary write.
     pub(super) fn bootstrap_if_asked(&mut self, effects: &mut Vec<Effect>) -> bool {
-        let asked = self.inbox.iter().any(|(_, request)| matches!(request, Request::CreateCluster(_)));
+        let asked = self.inbox.iter().any(|asked| matches!(asked.request, Request::CreateCluster(_)));
         if !asked {
             return false;
         }

@@ -69,7 +69,7 @@ impl ManagerCore {
     pub(super) fn steer_rotation(&mut self) {
         let Some(leader) = &mut self.leader else { return };
         let Some(root_digest) = leader.finished_rotation(&self.store) else { return };
-        match self.propose(vec![Action::FinishRootRotation { root_digest }]) {
+        match self.propose(None, vec![Action::FinishRootRotation { root_digest }]) {
             Ok(proposal) => self.writes.add(proposal, Proposer::Rotation),
             Err(_) => {
                 if let Some(leader) = &mut self.leader {
@@ -89,7 +89,7 @@ impl ManagerCore {
         if actions.is_empty() || self.council.unseating {
             return;
         }
-        if let Ok(proposal) = self.propose(actions) {
+        if let Ok(proposal) = self.propose(None, actions) {
             self.council.unseating = true;
             self.writes.add(proposal, Proposer::Unseat);
         }
@@ -120,6 +120,11 @@ impl ManagerCore {
         if !removed.is_same(&self.told_removed) {
             self.told_removed = removed.clone();
             effects.push(Effect::Removed(removed.clone()));
+        }
+        let operators = self.store.operators();
+        if !operators.is_same(&self.told_operators) {
+            self.told_operators = operators.clone();
+            effects.push(Effect::Operators(operators.clone()));
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Requests at the end of a batch: writes are admitted and proposed, reads wait for their round.
 
-use swarm_model::NodeState;
+use swarm_model::{Actor, NodeState};
 
 use crate::admission::{self, Admitted, Answer, Desk, Verdict};
 use crate::api::{ApiError, OwnState, Request, Response};
 use crate::consensus::ProposeError;
-use crate::core::ManagerCore;
 use crate::core::writes::Proposer;
+use crate::core::{Asked, ManagerCore};
 use crate::door::{CloseReason, Effect, Event, RequestId};
 use crate::store::{Action, Payload};
 use crate::views::{self, Sight};
@@ -28,16 +28,16 @@ impl ManagerCore {
             return;
         }
         let (reads, writes): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.inbox).into_iter().partition(|(_, request)| request.is_read());
-        self.ask(reads);
-        for (id, request) in writes {
-            self.serve_write(id, request, effects);
+            std::mem::take(&mut self.inbox).into_iter().partition(|asked| asked.request.is_read());
+        self.ask(reads.into_iter().map(|asked| (asked.id, asked.request)).collect());
+        for asked in writes {
+            self.serve_write(asked, effects);
         }
     }
 
     /// Before anything that needs a leader.
     fn tell_own_state(&mut self, effects: &mut Vec<Effect>) {
-        let is_asked = |(_, request): &(RequestId, Request)| matches!(request, Request::GetOwnState);
+        let is_asked = |asked: &Asked| matches!(asked.request, Request::GetOwnState);
         if !self.inbox.iter().any(is_asked) {
             return;
         }
@@ -53,7 +53,7 @@ impl ManagerCore {
             voters: self.council.membership.voters.clone(),
             reachable: self.council.reachable.clone(),
         };
-        let answer = |(id, _)| Effect::Reply { id, result: Ok(Response::OwnState(state.clone())) };
+        let answer = |Asked { id, .. }| Effect::Reply { id, result: Ok(Response::OwnState(state.clone())) };
         effects.extend(asked.into_iter().map(answer));
     }
 
@@ -61,22 +61,23 @@ impl ManagerCore {
         let leader = self.consensus.leader();
         if leader.is_some() {
             let (reads, rest): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut self.inbox).into_iter().partition(|(_, request)| request.is_replicated());
+                std::mem::take(&mut self.inbox).into_iter().partition(|asked| asked.request.is_replicated());
             self.inbox = rest;
-            self.ask(reads);
+            self.ask(reads.into_iter().map(|asked| (asked.id, asked.request)).collect());
         }
         self.refuse_inbox(&ApiError::NotLeader { leader }, effects);
     }
 
     fn refuse_inbox(&mut self, error: &ApiError, effects: &mut Vec<Effect>) {
-        for (id, _) in std::mem::take(&mut self.inbox) {
+        for Asked { id, .. } in std::mem::take(&mut self.inbox) {
             effects.push(Effect::Reply { id, result: Err(error.clone()) });
         }
     }
 
-    fn serve_write(&mut self, id: RequestId, request: Request, effects: &mut Vec<Effect>) {
-        let result = match self.admit(request) {
-            Ok(Verdict::Propose(admitted)) => match self.propose_write(id, admitted) {
+    fn serve_write(&mut self, asked: Asked, effects: &mut Vec<Effect>) {
+        let Asked { id, by, request } = asked;
+        let result = match self.admit(by.as_ref(), request) {
+            Ok(Verdict::Propose(admitted)) => match self.propose_write(id, by, admitted) {
                 Ok(()) => return,
                 Err(error) => Err(error),
             },
@@ -86,11 +87,12 @@ impl ManagerCore {
         effects.push(Effect::Reply { id, result });
     }
 
-    fn admit(&mut self, request: Request) -> Result<Verdict, ApiError> {
+    fn admit(&mut self, by: Option<&Actor>, request: Request) -> Result<Verdict, ApiError> {
         let leader = self.leader.as_ref();
         let mut desk = Desk {
             store: &self.store,
             now: self.now,
+            by,
             node_state: &|node| leader.map_or(NodeState::Unknown, |leader| leader.node_state(node)),
             council: &self.council,
             reservations: &self.writes.reservations,
@@ -99,9 +101,14 @@ impl ManagerCore {
         desk.admit(request)
     }
 
-    fn propose_write(&mut self, id: RequestId, admitted: Admitted) -> Result<(), ApiError> {
+    fn propose_write(
+        &mut self,
+        id: RequestId,
+        by: Option<Actor>,
+        admitted: Admitted,
+    ) -> Result<(), ApiError> {
         let Admitted { actions, reserved, answer } = admitted;
-        let proposal = self.propose(actions).map_err(|error| match error {
+        let proposal = self.propose(by, actions).map_err(|error| match error {
             ProposeError::NotLeader => ApiError::NotLeader { leader: self.consensus.leader() },
             ProposeError::Busy => ApiError::Unavailable(
                 "too many writes wait for the managers' disks; nothing was changed, repeat the command"
@@ -112,8 +119,8 @@ impl ManagerCore {
         Ok(())
     }
 
-    pub(super) fn propose(&mut self, actions: Vec<Action>) -> Result<u64, ProposeError> {
-        self.consensus.propose(Payload { at: self.now, actions }.encode())
+    pub(super) fn propose(&mut self, by: Option<Actor>, actions: Vec<Action>) -> Result<u64, ProposeError> {
+        self.consensus.propose(Payload { at: self.now, by, actions }.encode())
     }
 
     /// The deciders' outcome, as one entry. One is under way at a time; what changes meanwhile makes the next one.
@@ -122,7 +129,7 @@ impl ManagerCore {
         let described = leader.descriptions();
         let actions = leader.decide(&self.store, self.now, &mut self.ids, &mut self.watch);
         if !described.is_empty()
-            && let Ok(proposal) = self.propose(described)
+            && let Ok(proposal) = self.propose(None, described)
         {
             self.writes.add(proposal, Proposer::Registration);
             if let Some(leader) = &mut self.leader {
@@ -132,7 +139,7 @@ impl ManagerCore {
         if actions.is_empty() {
             return;
         }
-        match self.propose(actions) {
+        match self.propose(None, actions) {
             Ok(proposal) => self.writes.add(proposal, Proposer::Plan),
             Err(_) => {
                 if let Some(leader) = &mut self.leader {
@@ -160,6 +167,9 @@ impl ManagerCore {
             Answer::Member(id) => {
                 Response::Member(self.store.node(*id).cloned().ok_or_else(|| gone("node"))?)
             }
+            Answer::Operator(id) => Response::Operator(
+                self.store.operators().account(*id).cloned().ok_or_else(|| gone("operator"))?,
+            ),
             Answer::Image(name) => {
                 Response::Image(self.store.image(name).cloned().ok_or_else(|| gone("image"))?)
             }

@@ -4,8 +4,8 @@
 use crate::admission;
 use crate::api::ApiError;
 use crate::consensus::{Committed, Round};
-use crate::core::ManagerCore;
 use crate::core::writes::Proposer;
+use crate::core::{Asked, ManagerCore};
 use crate::door::{CheckpointState, CloseReason, Effect, Leadership};
 use crate::leader::Leader;
 use crate::store::{Applied, Payload, Store};
@@ -182,7 +182,7 @@ impl ManagerCore {
         self.stopped = true;
         self.leader = None;
         self.refuse_lost(effects);
-        for (id, _) in std::mem::take(&mut self.inbox) {
+        for Asked { id, .. } in std::mem::take(&mut self.inbox) {
             effects.push(Effect::Reply { id, result: Err(super::requests::stopped()) });
         }
         effects.push(Effect::Stop { reason: reason.to_owned() });

@@ -21,6 +21,7 @@ impl Leader {
     ) {
         match change {
             Changed::Cluster => self.cluster_changed(store, effects),
+            Changed::Operator(_) => {}
             Changed::Node(id) => self.node_changed(*id, store, now, watch, effects),
             Changed::NodeRemoved(node) => self.node_removed(node, store, watch, effects),
             Changed::Service { service, before } => {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    Cluster, DesiredState, EngineDescription, Image, Node, NodeId, NodeRole, NodeSpec, Outcome, PortSpec,
-    RootRotation, Secret, Service, ServiceId, ServiceSpec, TaskId, Timestamp, UpdateStatus,
+    Actor, Cluster, DesiredState, EngineDescription, Enrolment, Image, Node, NodeId, NodeRole, NodeSpec,
+    OperatorAccount, OperatorId, Outcome, PortSpec, RootRotation, Secret, Service, ServiceId, ServiceSpec,
+    TaskId, Timestamp, UpdateStatus,
 };
 
 /// First byte of every payload.
@@ -99,6 +100,22 @@ pub(crate) enum Action {
     ForgetTask {
         task: TaskId,
     },
+    /// Takes the place of an account of the same name that has lapsed.
+    InviteOperator(Box<OperatorAccount>),
+    /// The token was used.
+    EnrolOperator {
+        operator: OperatorId,
+        enrolment: Box<Enrolment>,
+    },
+    /// A new certificate was given out.
+    RenewOperator {
+        operator: OperatorId,
+        valid_until: Timestamp,
+    },
+    RemoveOperator {
+        operator: OperatorId,
+        by: String,
+    },
     PutImage(Image),
     RemoveImage {
         name: String,
@@ -134,6 +151,9 @@ pub(crate) struct NewTask {
 pub(crate) struct Payload {
     /// The proposer's clock.
     pub at: Timestamp,
+    /// Whose change it is; `None`: the system's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Actor>,
     pub actions: Vec<Action>,
 }
 

@@ -2,6 +2,7 @@
 //! a no-op with an error for its proposer.
 
 mod nodes;
+mod operators;
 mod services;
 mod tasks;
 
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_model::{
-    Autolock, Cluster, HostPort, Image, Node, NodeId, NodeRole, RootRotation, Secret, Service, ServiceId,
-    Task, TaskId, Timestamp,
+    Autolock, Cluster, HostPort, Image, Node, NodeId, NodeRole, OperatorId, RootRotation, Secret, Service,
+    ServiceId, Task, TaskId, Timestamp,
 };
 
 use super::object::Key;
@@ -36,6 +37,7 @@ pub(crate) enum Changed {
     TaskForgotten(Arc<Task>),
     Image(String),
     ImageRemoved(String),
+    Operator(OperatorId),
 }
 
 /// Why an action changed nothing.
@@ -71,6 +73,8 @@ pub(crate) enum ApplyError {
     LastManager,
     #[error("it is not to be a manager, or is one already")]
     NotSeatable,
+    #[error("the token was used, or has expired")]
+    TokenSpent,
 }
 
 /// Outcome of an entry: what changed, in order, and why each failed action changed nothing.
@@ -138,6 +142,10 @@ impl Store {
             Action::SetDesired { task, desired } => self.set_desired(stamp, task, desired),
             Action::FinishTask { task, outcome } => self.finish_task(stamp, task, outcome),
             Action::ForgetTask { task } => self.forget_task(task),
+            Action::InviteOperator(account) => self.invite_operator(stamp, *account),
+            Action::EnrolOperator { operator, enrolment } => self.enrol_operator(stamp, operator, *enrolment),
+            Action::RenewOperator { operator, valid_until } => self.renew_operator(operator, valid_until),
+            Action::RemoveOperator { operator, by } => self.remove_operator(stamp, operator, by),
             Action::PutImage(image) => self.put_image(stamp, image),
             Action::RemoveImage { name } => self.remove_image(name),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use swarm_model::{Cluster, Id, Image, Node, NodeId, RemovedNode, ServiceId, Task, TaskId};
+use swarm_model::{Cluster, Id, Image, Node, NodeId, OperatorId, RemovedNode, ServiceId, Task, TaskId};
 
 use super::service::share_spec;
 use super::{ServiceRecord, Store};
@@ -19,6 +19,8 @@ const SERVICE: u8 = 3;
 const TASK: u8 = 4;
 const IMAGE: u8 = 5;
 const REMOVED_NODE: u8 = 6;
+const OPERATOR: u8 = 7;
+const REMOVED_OPERATOR: u8 = 8;
 
 /// Names one object of the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +32,8 @@ pub(super) enum Key {
     Task(TaskId),
     Image(String),
     RemovedNode(NodeId),
+    Operator(OperatorId),
+    RemovedOperator(OperatorId),
 }
 
 /// A stored object that this version cannot read.
@@ -56,6 +60,8 @@ impl Key {
             Self::Task(id) => with_id(TASK, id.0),
             Self::Image(name) => [&[IMAGE][..], name.as_bytes()].concat(),
             Self::RemovedNode(id) => with_id(REMOVED_NODE, id.0),
+            Self::Operator(id) => with_id(OPERATOR, id.0),
+            Self::RemovedOperator(id) => with_id(REMOVED_OPERATOR, id.0),
         }))
     }
 }
@@ -80,6 +86,8 @@ impl Store {
             Key::Task(id) => self.tasks.get(id).map(|task| encode(&**task)),
             Key::Image(name) => self.images.get(name).map(|image| encode(&**image)),
             Key::RemovedNode(id) => self.removed.get(*id).map(|record| encode(&(*id, *record))),
+            Key::Operator(id) => self.operators.account(*id).map(|account| encode(&**account)),
+            Key::RemovedOperator(id) => self.operators.removal(*id).map(|record| encode(&(*id, &**record))),
         }?;
         Some(StoredObject { key: key.encode(), value })
     }
@@ -105,6 +113,11 @@ impl Store {
             Some(&REMOVED_NODE) => {
                 let (id, record): (NodeId, RemovedNode) = decode(object)?;
                 self.removed.insert(id, record);
+            }
+            Some(&OPERATOR) => self.operators.put(decode(object)?),
+            Some(&REMOVED_OPERATOR) => {
+                let (id, record) = decode(object)?;
+                self.operators.put_removed(id, record);
             }
             Some(_) | None => return Err(DecodeError::Table(object.key.0.to_vec())),
         }

@@ -250,7 +250,7 @@ fn equal_entries_make_equal_stores_and_checkpoints_restore_them() {
         for index in 1..=200 {
             let actions = (0..1 + chaos.below(4)).map(|_| chaos.action(&store)).collect();
             let at = Timestamp::from_micros(u64::from(chaos.below(500)));
-            let bytes = Payload { at, actions }.encode();
+            let bytes = Payload { at, by: None, actions }.encode();
             let applied = store.apply(index, Payload::decode(&bytes).unwrap());
             let same = twin.apply(index, Payload::decode(&bytes).unwrap());
             assert_eq!((applied.changes, &applied.errors), (same.changes, &same.errors), "seed {seed}");
@@ -275,7 +275,7 @@ fn entries_happen_one_after_the_other_whatever_the_clocks_say() {
     let mut create = |index, at, number| {
         let actions =
             vec![Action::CreateService(Box::new(service(number, &format!("s{number}"), Vec::new())))];
-        store.apply(index, Payload { at: Timestamp::from_micros(at), actions });
+        store.apply(index, Payload { at: Timestamp::from_micros(at), by: None, actions });
         store.service(ServiceId::from_u128(u128::from(number))).unwrap().created_at
     };
     let first = create(1, 1_000, 1);
@@ -291,8 +291,8 @@ fn revisions_in_use_are_kept_beyond_the_limit() {
     let mut index = 0;
     let mut apply = |store: &mut Store, action| {
         index += 1;
-        let applied =
-            store.apply(index, Payload { at: Timestamp::from_micros(index), actions: vec![action] });
+        let applied = store
+            .apply(index, Payload { at: Timestamp::from_micros(index), by: None, actions: vec![action] });
         assert_eq!(applied.errors, []);
     };
     apply(&mut store, Action::CreateService(Box::new(service(1, "web", Vec::new()))));
@@ -337,6 +337,6 @@ fn a_task_costs_little_memory_in_the_log() {
         not_before: None,
         restarts: 0,
     };
-    let many = Payload { at: Timestamp::ZERO, actions: vec![Action::CreateTask(task); 1_000] };
+    let many = Payload { at: Timestamp::ZERO, by: None, actions: vec![Action::CreateTask(task); 1_000] };
     assert!(many.encode().len() < 200_000, "{}", many.encode().len());
 }

@@ -65,7 +65,7 @@ impl CertificateAuthority for Door {
     ) -> Result<Response<v1::GetRootResponse>, Status> {
         self.note(&request);
         let root_certificate = self.cluster.authority.root_pem().to_owned();
-        Ok(Response::new(v1::GetRootResponse { root_certificate, now: 0 }))
+        Ok(Response::new(v1::GetRootResponse { root_certificate, now: 0, root_certificates: String::new() }))
     }
 
     async fn issue_node_certificate(
@@ -118,6 +118,20 @@ impl CertificateAuthority for Door {
             raft_id: 9,
             root_certificates: self.cluster.authority.root_pem().to_owned(),
         }))
+    }
+
+    async fn issue_operator_certificate(
+        &self,
+        _: Request<v1::IssueOperatorCertificateRequest>,
+    ) -> Result<Response<v1::IssueOperatorCertificateResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn renew_operator_certificate(
+        &self,
+        _: Request<v1::RenewOperatorCertificateRequest>,
+    ) -> Result<Response<v1::IssueOperatorCertificateResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
     }
 }
 

@@ -64,7 +64,7 @@ impl World {
     pub fn ask(&mut self, request: Request) -> anyhow::Result<Response> {
         self.next_request += 1;
         let id = RequestId(self.next_request);
-        self.event(Event::Request { id, request });
+        self.event(Event::Request { id, by: None, request });
         match self.replies.remove(&id) {
             Some(reply) => Ok(reply?),
             None => bail!("a request was not answered"),
@@ -92,6 +92,7 @@ impl World {
                     | Effect::Members(_)
                     | Effect::Removed(_)
                     | Effect::Autolock(_)
+                    | Effect::Operators(_)
                     | Effect::Stop { .. } => {}
                 }
             }

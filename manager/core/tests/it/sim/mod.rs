@@ -265,7 +265,7 @@ impl World {
                 }
                 checks::check(self);
             }
-            Effect::Members(_) | Effect::Removed(_) | Effect::Autolock(_) => {}
+            Effect::Members(_) | Effect::Removed(_) | Effect::Autolock(_) | Effect::Operators(_) => {}
             Effect::Leadership(leadership) => self.leadership(index, leadership),
             Effect::Stop { reason } => panic!("seed {}: manager {index} stopped: {reason}", self.seed),
         }
@@ -295,7 +295,10 @@ impl World {
             self.next_request += 1;
             let id = RequestId(self.next_request);
             self.mirror_request = Some(id);
-            self.deliver(index, Event::Request { id, request: Request::Snapshot { service: None } });
+            self.deliver(
+                index,
+                Event::Request { id, by: None, request: Request::Snapshot { service: None } },
+            );
         }
     }
 
@@ -470,7 +473,7 @@ impl World {
     pub fn send_to(&mut self, manager: usize, request: Request) -> RequestId {
         self.next_request += 1;
         let id = RequestId(self.next_request);
-        self.handle(manager, Event::Request { id, request });
+        self.handle(manager, Event::Request { id, by: None, request });
         id
     }
 
