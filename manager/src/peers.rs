@@ -69,6 +69,8 @@ struct Peer {
     address: Address,
     /// While there is a connection, or one is being made.
     queue: Option<mpsc::Sender<Bytes>>,
+    /// Why the last connection ended, or none came about.
+    trouble: Option<String>,
 }
 
 /// Why a connection to a peer ended.
@@ -78,6 +80,21 @@ enum LostError {
     Dial(#[from] DialError),
     #[error("the stream was ended")]
     Stream(#[source] tonic::Status),
+}
+
+impl LostError {
+    /// The cause alone: whom it is about is said already.
+    fn brief(&self) -> String {
+        let mut cause: &dyn std::error::Error = match self {
+            Self::Stream(status) => return status.message().to_owned(),
+            Self::Dial(error) => error,
+        };
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        let text = cause.to_string();
+        text.split_once(" (os error").map_or(text.as_str(), |(text, _)| text).to_lowercase()
+    }
 }
 
 /// Why there is no connection to the leader.
@@ -118,6 +135,16 @@ impl Peers {
     /// `host:port` where a Raft member answers, if that is known.
     pub fn address(&self, raft_id: u64) -> Option<String> {
         self.table().get(&raft_id).map(|peer| peer.address.address.clone())
+    }
+
+    /// Why a Raft member is not reached, in a few words, if that is known.
+    pub fn trouble(&self, raft_id: u64) -> Option<String> {
+        self.table().get(&raft_id).and_then(|peer| peer.trouble.clone())
+    }
+
+    /// This manager's number among the members.
+    pub fn own(&self) -> u64 {
+        self.0.introduction.sender_raft_id
     }
 
     /// The other managers.
@@ -214,6 +241,9 @@ impl Peers {
         self.0.runtime.spawn(async move {
             let end = this.deliver(raft_id, &address, messages).await;
             if let Err(error) = end {
+                if let Some(peer) = this.table().get_mut(&raft_id) {
+                    peer.trouble = Some(error.brief());
+                }
                 debug!(node.id = %address.node, error = chain(&error), "lost a manager");
             }
             let _ = this.0.lost.try_send(raft_id);
@@ -293,6 +323,6 @@ impl Peers {
 /// A peer that moved is connected to anew.
 fn enter(table: &mut BTreeMap<u64, Peer>, raft_id: u64, address: Address) {
     if table.get(&raft_id).is_none_or(|known| known.address != address) {
-        table.insert(raft_id, Peer { address, queue: None });
+        table.insert(raft_id, Peer { address, queue: None, trouble: None });
     }
 }

@@ -11,6 +11,7 @@ mod images;
 mod logs;
 mod nodes;
 mod operators;
+mod quorum;
 mod raft;
 mod services;
 mod sessions;

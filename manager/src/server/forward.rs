@@ -26,6 +26,7 @@ use tonic::transport::Channel;
 use tower::Service;
 
 use super::MAX_MESSAGE_BYTES;
+use super::quorum::no_leader;
 use super::status::is_not_leader;
 use crate::engine::Engine;
 use crate::peers::Peers;
@@ -195,7 +196,7 @@ impl Forward {
                 }
             }
             if Instant::now() >= deadline {
-                return Err(no_leader());
+                return Err(no_leader(&self.engine, &self.peers).await);
             }
         }
     }
@@ -312,13 +313,6 @@ fn never_connected(error: &tonic::transport::Error) -> bool {
         cause = error.source();
     }
     false
-}
-
-fn no_leader() -> Status {
-    Status::unavailable(
-        "the managers have no leader: fewer than a majority of them can reach each other. Start the managers that are \
-         down (`swarmctl cluster info` names them), then repeat the command",
-    )
 }
 
 fn broke_off() -> Status {

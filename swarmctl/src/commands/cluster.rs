@@ -182,7 +182,15 @@ async fn info(client: &Client, format: &Format) -> Result<()> {
         ("Managers", local.managers.join(", ")),
     ];
     if local.role() == v1::NodeRole::Manager {
-        fields.extend(about_cluster(client, false).await?);
+        match about_cluster(client, false).await {
+            Ok(known) => fields.extend(known),
+            // What this node knows by itself is shown all the same.
+            Err(failure) if failure.code == Code::Unreachable => {
+                eprintln!("{failure}");
+                fields.push(("Leader", "none".to_owned()));
+            }
+            Err(failure) => return Err(failure),
+        }
     }
     show_info(fields, format)
 }

@@ -40,7 +40,7 @@ async fn of_cluster(client: &Client) -> Vec<v1::Finding> {
     let nodes = match client.nodes().list(v1::ListNodesRequest::default()).await {
         Ok(answer) => answer.into_inner().nodes,
         Err(status) => {
-            let advice = "a majority of the managers must run and reach each other: swarmctl node ls";
+            let advice = "a majority of the managers must run and reach each other";
             return vec![finding("quorum", Failed, status.message(), advice)];
         }
     };

@@ -6,7 +6,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use swarm_tests::e2e::{Cluster, Output, demo_image};
+use swarm_tests::e2e::{Cluster, Options, Output, demo_image, eventually};
+
+/// For a command to say that nobody decides: the wait for a leader, and a loaded machine.
+const BOUND: Duration = Duration::from_secs(15);
 
 fn load(cluster: &Cluster) {
     let path = demo_image("demo:1", "1").write(cluster.directory());
@@ -93,5 +96,123 @@ fn a_locked_manager_yields_nothing_and_goes_on_where_it_was_when_unlocked() {
     cluster.restart(1);
     cluster.wait_running("web", 1);
     assert_eq!(containers(&cluster, "web"), before);
+    cluster.finish();
+}
+
+#[test]
+fn a_restored_manager_finds_its_workers_and_no_task_is_restarted() {
+    let mut cluster = Cluster::start(3);
+    load(&cluster);
+    cluster.ctl_ok(&["node", "update", "--availability", "drain", "node-1"]);
+    cluster.ctl_ok(&["cluster", "update", "--autolock=true"]);
+    let key = cluster.ctl_ok(&["cluster", "unlock-key", "-q"]).trim().to_owned();
+    let create = |name, replicas| {
+        let canary = ["--env", "CANARY=c4n4ry-77aa"];
+        let service =
+            [&["service", "create", "--name", name, "--replicas", replicas][..], &canary, &["demo:1"]];
+        cluster.ctl_ok(&service.concat());
+    };
+    create("web", "4");
+    let before = containers(&cluster, "web");
+    let file = cluster.directory().join("state.backup").display().to_string();
+    cluster.ctl_ok(&["cluster", "backup", &file]);
+    create("later", "1");
+    let shown = cluster.ctl_ok(&["cluster", "backup", "--verify", &file]);
+    assert!(shown.contains("3 nodes, 1 service, 4 tasks") && shown.contains("unlock key"), "{shown}");
+    let bytes = std::fs::read(&file).expect("a file");
+    assert!(!bytes.windows(11).any(|window| window == b"c4n4ry-77aa"), "it is encrypted");
+    let mut hurt = bytes.clone();
+    hurt[bytes.len() / 2] ^= 1;
+    let hurt_file = cluster.directory().join("hurt.backup").display().to_string();
+    std::fs::write(&hurt_file, hurt).expect("written");
+    cluster.ctl_fails(&["cluster", "backup", "--verify", &hurt_file], 1, "not a whole backup");
+    cluster.ctl_fails(&["cluster", "restore", "--yes", &hurt_file], 1, "not a whole backup");
+    let refused = tell(&cluster, 1, &["cluster", "restore", "--yes", &file], &key);
+    assert!(refused.code == 1 && refused.stderr.contains("already"), "{refused:?}");
+
+    cluster.kill(1);
+    std::fs::remove_dir_all(cluster.data(1)).expect("the manager's disk is lost");
+    cluster.restart(1);
+    let address = cluster.address(1).to_string();
+    let restore = ["cluster", "restore", "--yes", "--advertise-addr", &address, &file];
+    let refused = tell(&cluster, 1, &restore, "SWMKEY-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    assert!(refused.code == 1 && refused.stderr.contains("unlock key"), "{refused:?}");
+    cluster.ctl_fails(&["cluster", "info"], 1, "in no cluster");
+    let restored = tell(&cluster, 1, &restore, &key);
+    assert_eq!(restored.code, 0, "{restored:?}{}", cluster.logs());
+    for number in [2, 3] {
+        cluster.wait_node(number, "Ready");
+    }
+    cluster.wait_running("web", 4);
+    assert_eq!(containers(&cluster, "web"), before, "no task was restarted");
+    assert_eq!(cluster.ctl_ok(&["service", "ls", "--format", "{{.Name}}"]).trim(), "web");
+    assert_eq!(cluster.ctl_ok(&["cluster", "unlock-key", "-q"]).trim(), key);
+    // The image store went with the disk.
+    load(&cluster);
+    cluster.ctl_ok(&["service", "scale", "web=5"]);
+    cluster.finish();
+}
+
+#[test]
+fn a_survivor_of_a_lost_quorum_goes_on_alone_and_refuses_the_others() {
+    let mut cluster = Cluster::with(Options { nodes: 4, managers: 3, ..Options::default() });
+    load(&cluster);
+    for number in 1..=3 {
+        cluster.ctl_ok(&["node", "update", "--availability", "drain", &format!("node-{number}")]);
+    }
+    cluster.ctl_ok(&["service", "create", "--name", "web", "--replicas", "3", "demo:1"]);
+    let before = containers(&cluster, "web");
+    cluster.ctl_fails(&["cluster", "recover", "--yes"], 1, "has a leader");
+    cluster.ctl_ok(&["cluster", "update", "--autolock=true"]);
+    let key = cluster.ctl_ok(&["cluster", "unlock-key", "-q"]).trim().to_owned();
+    for number in 1..=3 {
+        let file = cluster.data(number).join("manager/data.key");
+        eventually("every manager is locked", || {
+            let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+            if text.contains("locked_with") { Ok(()) } else { Err(text) }
+        });
+    }
+    for number in [1, 2, 3] {
+        cluster.kill(number);
+    }
+    cluster.restart(1);
+    cluster.ctl_fails(&["cluster", "recover", "--yes"], 1, "locked");
+    assert_eq!(tell(&cluster, 1, &["cluster", "unlock"], &key).code, 0, "{}", cluster.logs());
+
+    let start = Instant::now();
+    let refused = cluster.ctl(&["service", "ls"]);
+    assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
+    let says = |text: &str| refused.stderr.contains(text);
+    let told = says("no leader") && says("swarmctl cluster recover");
+    assert!(refused.code == 6 && told, "{refused:?}");
+    let named = says("node-2") && says(&cluster.address(3).to_string()) && says("2 of 3");
+    assert!(named, "{refused:?}");
+    assert!(cluster.ctl_ok(&["cluster", "info"]).contains("none"));
+
+    let asked = tell(&cluster, 1, &["cluster", "recover"], "y");
+    assert!(
+        asked.code == 64 && asked.stdout.contains("node-3") && asked.stderr.contains("--yes"),
+        "{asked:?}"
+    );
+    cluster.ctl_ok(&["cluster", "recover", "--yes"]);
+    cluster.wait_running("web", 3);
+    cluster.wait_node(4, "Ready");
+    assert_eq!(containers(&cluster, "web"), before, "no task was restarted");
+    cluster.ctl_ok(&["service", "create", "--name", "more", "demo:1"]);
+
+    cluster.restart(2);
+    assert_eq!(tell(&cluster, 2, &["cluster", "unlock"], &key).code, 0, "{}", cluster.logs());
+    eventually("a dropped manager is told", || {
+        let info = cluster.ctl_at(2, &["cluster", "info"]);
+        if info.stderr.contains("was removed from the cluster") { Ok(()) } else { Err(format!("{info:?}")) }
+    });
+    let left = cluster.ctl_at(2, &["cluster", "leave", "--force"]);
+    assert_eq!(left.code, 0, "{left:?}");
+    let token = cluster.ctl_ok(&["cluster", "join-token", "-q", "manager"]);
+    cluster.join(2, token.trim());
+    eventually("it is a manager again", || {
+        let listed = cluster.ctl_ok(&["node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}"]);
+        if listed.contains("node-2 Reachable") { Ok(()) } else { Err(listed) }
+    });
     cluster.finish();
 }

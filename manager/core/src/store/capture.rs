@@ -1,11 +1,13 @@
 //! The whole state at one index, frozen: cheap to take, encoded an object at a time by whoever keeps it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use swarm_model::{Cluster, Image, Node, Timestamp};
 
 use super::Store;
+use super::indexes::Indexes;
 use crate::door::StoredObject;
 
 /// The state as it was when it was captured. Clones are the same.
@@ -29,7 +31,10 @@ impl Store {
             tasks: self.tasks.clone(),
             images: self.images.clone(),
             removed: self.removed.clone(),
-            ..Self::default()
+            operators: self.operators.clone(),
+            // All fields are named: what is forgotten here would be missing in every backup.
+            indexes: Indexes::default(),
+            unsaved: BTreeSet::new(),
         };
         Capture(Arc::new(Captured { store, term }))
     }
