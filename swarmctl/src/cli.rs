@@ -143,28 +143,31 @@ pub enum ContextCommand {
     },
 }
 
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Address that other nodes reach this one at [default: that of the default route]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub advertise_addr: Option<String>,
+    /// Address of the data path [default: the advertised one]
+    #[arg(long, value_name = "ADDRESS")]
+    pub data_path_addr: Option<String>,
+    /// Addresses of the tasks' gateway network
+    #[arg(long, value_name = "CIDR")]
+    pub gateway_pool: Option<String>,
+    #[arg(long, value_enum, default_value = "active")]
+    pub availability: Availability,
+    /// Life of nodes' certificates, 1h to 90 days [default: 90 days]
+    #[arg(long, value_parser = parse::certificate_life, value_name = "DURATION")]
+    pub cert_expiry: Option<Duration>,
+    /// Lock managers: after a restart they wait for the unlock key, which is printed once
+    #[arg(long)]
+    pub autolock: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
     /// Make a cluster with this node as its first manager
-    Init {
-        /// Address that other nodes reach this one at [default: that of the default route]
-        #[arg(long, value_name = "HOST[:PORT]")]
-        advertise_addr: Option<String>,
-        /// Address of the data path [default: the advertised one]
-        #[arg(long, value_name = "ADDRESS")]
-        data_path_addr: Option<String>,
-        /// Addresses of the tasks' gateway network
-        #[arg(long, value_name = "CIDR")]
-        gateway_pool: Option<String>,
-        #[arg(long, value_enum, default_value = "active")]
-        availability: Availability,
-        /// Life of nodes' certificates, 1h to 90 days [default: 90 days]
-        #[arg(long, value_parser = parse::certificate_life, value_name = "DURATION")]
-        cert_expiry: Option<Duration>,
-        /// Lock managers: after a restart they wait for the unlock key, which is printed once
-        #[arg(long)]
-        autolock: bool,
-    },
+    Init(InitArgs),
     /// Change the cluster
     #[command(arg_required_else_help = true)]
     Update {

@@ -64,7 +64,7 @@ fn a_checkpoint_says_nothing_without_its_key_and_is_left_alone_with_another() {
     for (name, bytes) in before.iter().flatten() {
         assert!(!bytes.windows(8).any(|window| window == &canary[..8]), "{name}");
     }
-    let error = CheckpointStore::open(directory.path(), &DataKey::generate()).err().expect("another key");
+    let error = CheckpointStore::open(directory.path(), &DataKey::generate()).expect_err("another key");
     assert!(matches!(&error, CheckpointError::OtherKey { .. }), "{error}");
     let (_, state) = CheckpointStore::open(directory.path(), &KEY).expect("opens");
     assert_eq!(state.expect("there").objects, [secret(canary), secret(b"plain")]);

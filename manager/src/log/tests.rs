@@ -156,7 +156,7 @@ fn a_log_says_nothing_without_its_key_and_is_refused_with_another() {
         let bytes = disk.open(&name).expect("there").read_all().expect("read");
         assert!(!bytes.windows(8).any(|window| window == &canary[..8]), "{name}");
     }
-    let error = SegmentLog::open_on(disk, SEGMENT, &DataKey::generate()).err().expect("another key");
+    let error = SegmentLog::open_on(disk, SEGMENT, &DataKey::generate()).expect_err("another key");
     assert!(error.to_string().contains("data key"), "{error}");
 }
 

@@ -5,40 +5,14 @@ use std::time::Duration;
 use swarm_proto::v1;
 
 use super::{lock, recovery};
-use crate::cli::{Availability, ClusterCommand, Role};
+use crate::cli::{Availability, ClusterCommand, InitArgs, Role};
 use crate::client::Client;
 use crate::failure::{Code, Failure, Result};
 use crate::output::{Format, Row, print, rfc3339};
 
 pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
     match command {
-        ClusterCommand::Init {
-            advertise_addr,
-            data_path_addr,
-            gateway_pool,
-            availability,
-            cert_expiry,
-            autolock,
-        } => {
-            let request = v1::InitRequest {
-                advertise_address: advertise_addr.unwrap_or_default(),
-                data_address: data_path_addr.unwrap_or_default(),
-                gateway_pool: gateway_pool.unwrap_or_default(),
-                availability: wire_availability(availability),
-            };
-            let status = client.local("cluster init")?.init(request).await?.into_inner();
-            if let Some(life) = cert_expiry {
-                set_certificate_life(client, life).await?;
-            }
-            println!("Cluster initialized: this node ({}) is now a manager.\n", status.node_id);
-            println!("To add a worker to this cluster, run on it:\n");
-            print_join(client, Role::Worker).await?;
-            println!("To add a manager, run 'swarmctl cluster join-token manager' and follow what it says.");
-            if autolock {
-                println!();
-                lock::set(client, true).await?;
-            }
-        }
+        ClusterCommand::Init(init) => initialise(client, init).await?,
         ClusterCommand::Update { cert_expiry, autolock } => update(client, cert_expiry, autolock).await?,
         ClusterCommand::Ca { rotate, detach, quiet } => super::ca::run(client, rotate, detach, quiet).await?,
         ClusterCommand::UnlockKey { quiet, rotate } => lock::key(client, quiet, rotate).await?,
@@ -88,6 +62,28 @@ pub async fn run(client: &Client, command: ClusterCommand) -> Result<()> {
 async fn set_certificate_life(client: &Client, life: Duration) -> Result<()> {
     let certificate_life = u64::try_from(life.as_micros()).unwrap_or(u64::MAX);
     client.clusters().set_certificate_life(v1::SetCertificateLifeRequest { certificate_life }).await?;
+    Ok(())
+}
+
+async fn initialise(client: &Client, init: InitArgs) -> Result<()> {
+    let request = v1::InitRequest {
+        advertise_address: init.advertise_addr.unwrap_or_default(),
+        data_address: init.data_path_addr.unwrap_or_default(),
+        gateway_pool: init.gateway_pool.unwrap_or_default(),
+        availability: wire_availability(init.availability),
+    };
+    let status = client.local("cluster init")?.init(request).await?.into_inner();
+    if let Some(life) = init.cert_expiry {
+        set_certificate_life(client, life).await?;
+    }
+    println!("Cluster initialized: this node ({}) is now a manager.\n", status.node_id);
+    println!("To add a worker to this cluster, run on it:\n");
+    print_join(client, Role::Worker).await?;
+    println!("To add a manager, run 'swarmctl cluster join-token manager' and follow what it says.");
+    if init.autolock {
+        println!();
+        lock::set(client, true).await?;
+    }
     Ok(())
 }
 
