@@ -20,7 +20,7 @@ use swarm_manager_core::door::{
     Config, Effect, Event, Leadership, Member, Operators, Publication, Recovered, RemovedNodes, RequestId,
 };
 use swarm_manager_core::{ManagerCore, StartError};
-use swarm_model::{Actor, Autolock, ManagerMessage, NodeId, Registration};
+use swarm_model::{Actor, Autolock, EventId, ManagerMessage, NodeId, Registration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 use tracing::error;
 
@@ -93,6 +93,7 @@ struct Shared {
     removed: watch::Receiver<RemovedNodes>,
     autolock: watch::Receiver<Option<Autolock>>,
     operators: watch::Receiver<Operators>,
+    happened: watch::Receiver<Option<EventId>>,
     failed: watch::Receiver<bool>,
     space: Space,
     /// When leadership was last given to a manager that might have more space.
@@ -155,6 +156,7 @@ impl Engine {
         let (refuses, removed) = watch::channel(RemovedNodes::default());
         let (locks, autolock) = watch::channel(None);
         let (admits, operators) = watch::channel(Operators::default());
+        let (tells, happened) = watch::channel(None);
         let (fails, failed) = watch::channel(false);
         let fails = Arc::new(fails);
         let (disk, mut threads) =
@@ -174,6 +176,7 @@ impl Engine {
             refuses,
             locks,
             admits,
+            tells,
             fails,
         };
         let core_thread = std::thread::Builder::new()
@@ -193,6 +196,7 @@ impl Engine {
             removed,
             autolock,
             operators,
+            happened,
             failed,
             space: Space::new(directory),
             handed_over: tokio::sync::Mutex::default(),
@@ -303,6 +307,11 @@ impl Engine {
         self.0.autolock.clone()
     }
 
+    /// The newest event of the audit trail.
+    pub fn happened(&self) -> watch::Receiver<Option<EventId>> {
+        self.0.happened.clone()
+    }
+
     /// Who commands, and who no longer does.
     pub fn operators(&self) -> watch::Receiver<Operators> {
         self.0.operators.clone()
@@ -376,6 +385,7 @@ struct Outlet {
     refuses: watch::Sender<RemovedNodes>,
     locks: watch::Sender<Option<Autolock>>,
     admits: watch::Sender<Operators>,
+    tells: watch::Sender<Option<EventId>>,
     fails: Arc<watch::Sender<bool>>,
 }
 
@@ -459,6 +469,7 @@ impl Outlet {
             Effect::Removed(removed) => drop(self.refuses.send(removed)),
             Effect::Autolock(autolock) => drop(self.locks.send(Some(autolock))),
             Effect::Operators(operators) => drop(self.admits.send(operators)),
+            Effect::Happened(event) => drop(self.tells.send(Some(event))),
             Effect::Stop { reason } => {
                 error!(reason, "the manager stops: it must not go on");
                 let _ = self.fails.send(true);

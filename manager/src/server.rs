@@ -6,6 +6,7 @@
 mod access;
 mod authority;
 mod clusters;
+mod events;
 mod forward;
 mod images;
 mod logs;
@@ -113,6 +114,7 @@ impl Services {
             clusters_server::ClustersServer(clusters);
             images_server::ImagesServer(images::ImageCalls::new(engine(), self.images.clone()));
             operators_server::OperatorsServer(operators::OperatorCalls { engine: engine(), authority: self.authority.clone() });
+            events_server::EventsServer(events::EventCalls { engine: engine(), stopping: self.stopping.clone() });
             watch_server::WatchServer(watch);
             logs_server::LogsServer(logs);
             sessions_server::SessionsServer(sessions);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use swarm_proto::v1;
 
 use crate::flags::{CreateFlags, UpdateFlags};
 use crate::output::Format;
@@ -42,6 +43,8 @@ pub enum Command {
     /// Manage the cluster's images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Show who changed what, and what became of tasks
+    Events(EventsArgs),
     /// Run one container on the cluster, attached, and pass its exit code on
     Run(Box<RunArgs>),
     /// Show the versions of swarmctl and of the node it talks to
@@ -471,6 +474,50 @@ pub enum ImageCommand {
         #[arg(short, long)]
         force: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Only later events: behind an index (1234), for a duration (10m), or since an RFC 3339 time
+    #[arg(long, value_name = "INDEX|DURATION|TIME")]
+    pub since: Option<String>,
+    /// Wait for more
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only events about these
+    #[arg(long = "type", value_enum, value_delimiter = ',', value_name = "TYPE")]
+    pub kinds: Vec<EventKind>,
+    /// Only what matches, as KEY=VALUE: actor, verb, name, id, node, service, state
+    #[arg(long, value_parser = parse::key_value, value_name = "KEY=VALUE")]
+    pub filter: Vec<(String, String)>,
+    /// At most so many: the newest ones, or the first ones where --since or --filter is given
+    #[arg(short = 'n', long)]
+    pub limit: Option<usize>,
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EventKind {
+    Cluster,
+    Operator,
+    Node,
+    Service,
+    Image,
+    Task,
+}
+
+impl EventKind {
+    pub fn wire(self) -> v1::ObjectKind {
+        match self {
+            Self::Cluster => v1::ObjectKind::Cluster,
+            Self::Operator => v1::ObjectKind::Operator,
+            Self::Node => v1::ObjectKind::Node,
+            Self::Service => v1::ObjectKind::Service,
+            Self::Image => v1::ObjectKind::Image,
+            Self::Task => v1::ObjectKind::Task,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

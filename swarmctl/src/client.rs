@@ -137,6 +137,10 @@ impl Client {
         v1::watch_client::WatchClient::new(self.channel())
     }
 
+    pub fn events(&self) -> v1::events_client::EventsClient<Channel> {
+        v1::events_client::EventsClient::new(self.channel())
+    }
+
     pub fn logs(&self) -> v1::logs_client::LogsClient<Channel> {
         v1::logs_client::LogsClient::new(self.channel())
     }

@@ -4,6 +4,7 @@ mod ca;
 mod cluster;
 mod context;
 mod doctor;
+mod events;
 mod image;
 mod lock;
 mod logs;
@@ -67,6 +68,7 @@ async fn connected(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Service(command) => service::run(client, *command).await?,
         Command::Task(command) => task::run(client, command).await?,
         Command::Image(command) => image::run(client, command).await?,
+        Command::Events(args) => events::run(client, args).await?,
         Command::Run(args) => return run::run(client, *args).await,
         Command::Version(_) | Command::Completion { .. } | Command::Context(_) => {}
     }

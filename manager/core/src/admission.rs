@@ -124,6 +124,7 @@ impl Desk<'_> {
             | Request::Capture
             | Request::GetOwnState
             | Request::ListOperators
+            | Request::ListEvents(_)
             | Request::Snapshot { .. } => unreachable!("reads are answered, never admitted"),
         }
     }
@@ -139,6 +140,7 @@ impl Request {
                 | Self::GetMember { .. }
                 | Self::GetImageRoots
                 | Self::ListOperators
+                | Self::ListEvents(_)
         )
     }
 
@@ -172,6 +174,7 @@ impl Request {
             | Self::Capture
             | Self::GetOwnState
             | Self::ListOperators
+            | Self::ListEvents(_)
             | Self::Snapshot { .. } => true,
             Self::CreateCluster(_)
             | Self::RotateJoinSecret { .. }

@@ -16,10 +16,11 @@ use swarm_model::{
     OperatorId, OperatorRole, RootRotation, Secret, ServiceSpec,
 };
 
-pub use crate::store::Capture;
+pub use crate::store::{After, Capture, EventQuery};
 pub use error::{ApiError, Kind};
 pub use view::{
-    Change, ClusterView, ManagerStatus, NodeView, OwnState, RotationView, ServiceView, TaskView, Waiting,
+    Change, ClusterView, EventView, ManagerStatus, NodeView, OwnState, RotationView, ServiceView, TaskView,
+    Waiting,
 };
 
 /// An operation.
@@ -83,6 +84,8 @@ pub enum Request {
     RemoveOperator { operator: String },
     /// Answered by followers too. -> `Operators`
     ListOperators,
+    /// What happened, in order. Answered by followers too. -> `Events`
+    ListEvents(EventQuery),
     /// Makes or moves a name of the cluster's image store; its blobs are on disk already. -> `Image`
     PutImage(Image),
     /// Unless forced, only an image that no service uses. -> `Done`
@@ -170,6 +173,7 @@ pub enum Response {
     OwnState(OwnState),
     Operator(Arc<OperatorAccount>),
     Operators(Vec<Arc<OperatorAccount>>),
+    Events(Vec<EventView>),
     /// Digests.
     ImageRoots(Vec<String>),
     /// `sequence` is that of the last publication that `changes` include.

@@ -17,7 +17,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use bytes::Bytes;
 use prost011::Message as _;
-use swarm_model::{Actor, Autolock, Timestamp};
+use swarm_model::{Actor, Autolock, EventId, Timestamp};
 
 use crate::api::Request;
 use crate::consensus::{Consensus, RecoverError};
@@ -51,6 +51,7 @@ pub struct ManagerCore {
     told_removed: RemovedNodes,
     told_autolock: Option<Autolock>,
     told_operators: Operators,
+    told_event: Option<EventId>,
     watch: Watch,
     checkpoints: Checkpoints,
     /// Set for good when the disk failed or the log cannot be understood.
@@ -107,6 +108,7 @@ impl ManagerCore {
             told_removed: RemovedNodes::default(),
             told_autolock: None,
             told_operators: Operators::default(),
+            told_event: None,
             watch: Watch::default(),
             checkpoints,
             stopped: false,
@@ -183,6 +185,7 @@ impl ManagerCore {
             leader.flush(&self.store, self.now, effects);
         }
         self.publish(effects);
+        self.tell_events(effects);
         self.tell_members(effects);
         self.tell_autolock(effects);
         self.cut_checkpoint(effects);
@@ -201,6 +204,14 @@ impl ManagerCore {
             effects.extend(self.watch.publish(&sight, self.store.applied()).map(Effect::Publish));
         } else {
             self.watch.clear();
+        }
+    }
+
+    fn tell_events(&mut self, effects: &mut Vec<Effect>) {
+        let last = self.store.audit().last();
+        if self.told_event != last {
+            self.told_event = last;
+            effects.extend(last.map(Effect::Happened));
         }
     }
 

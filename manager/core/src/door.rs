@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use swarm_model::{Actor, AgentMessage, Autolock, ManagerMessage, NodeId, Registration, Timestamp};
+use swarm_model::{Actor, AgentMessage, Autolock, EventId, ManagerMessage, NodeId, Registration, Timestamp};
 
 use crate::api::{ApiError, Change, Request, Response};
 pub use crate::store::{Operators, RemovedNodes};
@@ -164,6 +164,8 @@ pub enum Effect {
     Autolock(Autolock),
     /// Who commands, and who no longer does; replaces what was told before. Comes before the reply to whoever removed one.
     Operators(Operators),
+    /// The audit trail goes up to this event now.
+    Happened(EventId),
     /// This manager must not go on; the reason is for the operator. The process ends itself.
     Stop {
         reason: String,

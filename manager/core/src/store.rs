@@ -5,6 +5,7 @@
 
 mod action;
 mod apply;
+mod audit;
 mod capture;
 mod indexes;
 mod object;
@@ -25,6 +26,8 @@ use crate::door::{ObjectKey, StoredObject};
 
 pub(crate) use action::{Action, NewTask, Payload, PayloadError, ServiceUpdate};
 pub(crate) use apply::{Applied, ApplyError, Changed};
+pub(crate) use audit::Gone;
+pub use audit::{After, EventQuery};
 pub use capture::Capture;
 pub(crate) use object::DecodeError;
 pub use operators::Operators;
@@ -45,6 +48,7 @@ pub(crate) struct Store {
     nodes: OrdMap<NodeId, Arc<Node>>,
     removed: RemovedNodes,
     operators: Operators,
+    audit: audit::Audit,
     services: OrdMap<ServiceId, ServiceRecord>,
     tasks: OrdMap<TaskId, Arc<Task>>,
     images: OrdMap<String, Arc<Image>>,
@@ -62,6 +66,7 @@ impl PartialEq for Store {
             && self.nodes == other.nodes
             && self.removed == other.removed
             && self.operators == other.operators
+            && self.audit == other.audit
             && self.services == other.services
             && self.tasks == other.tasks
             && self.images == other.images
@@ -233,6 +238,7 @@ impl Store {
             .chain(self.removed.iter().map(|(id, _)| Key::RemovedNode(*id)))
             .chain(self.operators.accounts().map(|account| Key::Operator(account.id)))
             .chain(self.operators.removed().map(|(id, _)| Key::RemovedOperator(*id)))
+            .chain(self.audit.pages().map(|(trail, number)| Key::Events(trail, number)))
             .chain(self.services.keys().map(|id| Key::Service(*id)))
             .chain(self.tasks.keys().map(|id| Key::Task(*id)))
             .chain(self.images.keys().map(|name| Key::Image(name.clone())));

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Node, NodeId, NodeRole, PullSource, Service, Task, TaskState, TaskStatus, Timestamp};
+use swarm_model::{
+    Event, Happening, Node, NodeId, NodeRole, PullSource, Service, Task, TaskState, TaskStatus, Timestamp,
+};
 
 use crate::admission::{image_not_found, no_cluster};
-use crate::api::{ApiError, Change, ClusterView, Kind, NodeView, Request, Response, ServiceView, TaskView};
+use crate::api::{
+    ApiError, Change, ClusterView, EventQuery, EventView, Kind, NodeView, Request, Response, ServiceView,
+    TaskView,
+};
 use crate::core::Council;
 use crate::leader::Leader;
 use crate::lookup;
-use crate::store::Store;
+use crate::store::{Gone, Store};
 
 /// The store, and what the leader knows beside it.
 pub(crate) struct Sight<'a> {
@@ -126,6 +131,7 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
         Request::GetImageRoots => Response::ImageRoots(image_roots(store)),
         Request::Capture => Response::Capture(store.capture(sight.leader.term())),
         Request::ListOperators => operators(store),
+        Request::ListEvents(query) => events(store, &query)?,
         Request::Snapshot { service } => {
             Response::Snapshot { sequence, index: store.applied(), changes: snapshot(sight, service)? }
         }
@@ -161,8 +167,24 @@ pub(crate) fn read_replicated(store: &Store, request: &Request) -> Option<Result
         Request::GetMember { node } => member(store, *node).map(Response::Member),
         Request::GetImageRoots => Ok(Response::ImageRoots(image_roots(store))),
         Request::ListOperators => Ok(operators(store)),
+        Request::ListEvents(query) => events(store, query),
         _ => return None,
     })
+}
+
+fn events(store: &Store, query: &EventQuery) -> Result<Response, ApiError> {
+    let events = store
+        .audit()
+        .events(query)
+        .map_err(|Gone { oldest }| ApiError::EventsGone { oldest: oldest.index })?;
+    let hostname = |event: &Event| match &event.what {
+        Happening::Task(task) => {
+            task.node.and_then(|node| store.node(node)).map(|node| node.engine.hostname.clone())
+        }
+        Happening::Change(_) => None,
+    };
+    let view = |event| EventView { node_hostname: hostname(&event).unwrap_or_default(), event };
+    Ok(Response::Events(events.into_iter().map(view).collect()))
 }
 
 fn operators(store: &Store) -> Response {

@@ -200,7 +200,8 @@ impl World {
                 | Effect::Members(_)
                 | Effect::Removed(_)
                 | Effect::Autolock(_)
-                | Effect::Operators(_) => {}
+                | Effect::Operators(_)
+                | Effect::Happened(_) => {}
             }
         }
         if let Ok(first) = process.work.1.try_recv()

@@ -56,6 +56,7 @@ pub const TABLE: &[(&str, Audience)] = &[
     ("/swarm.v1.Clusters/RotateUnlockKey", Admins),
     ("/swarm.v1.Clusters/SetAutolock", Admins),
     ("/swarm.v1.Clusters/SetCertificateLife", Admins),
+    ("/swarm.v1.Events/Subscribe", Readers),
     ("/swarm.v1.Images/GetBlob", Nodes),
     ("/swarm.v1.Images/List", Readers),
     ("/swarm.v1.Images/Load", Deployers),

@@ -31,9 +31,15 @@ use super::status::is_not_leader;
 use crate::engine::Engine;
 use crate::peers::Peers;
 
-/// Calls that every manager answers itself: agents look for the leader themselves, and have their content from anybody.
-const OWN: &[&str] =
-    &["/swarm.v1.Images/GetBlob", "/swarm.v1.Logs/Publish", "/swarm.v1.Raft/Send", "/swarm.v1.Sessions/Open"];
+/// Calls that every manager answers itself: agents look for the leader themselves, and have their content from anybody;
+/// the audit trail is everywhere.
+const OWN: &[&str] = &[
+    "/swarm.v1.Events/Subscribe",
+    "/swarm.v1.Images/GetBlob",
+    "/swarm.v1.Logs/Publish",
+    "/swarm.v1.Raft/Send",
+    "/swarm.v1.Sessions/Open",
+];
 /// Calls that cannot be sent twice: what is uploaded is not kept.
 const STREAMED: &[&str] = &["/swarm.v1.Images/Load"];
 /// Of a call that waits for a leader. An election takes well under a second.

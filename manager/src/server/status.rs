@@ -25,6 +25,7 @@ pub fn from_api(error: &ApiError) -> Status {
         }
         ApiError::OutOfSequence { .. } => Code::Aborted,
         ApiError::FailedPrecondition(_) => Code::FailedPrecondition,
+        ApiError::EventsGone { .. } => Code::OutOfRange,
         ApiError::Denied(_) => Code::PermissionDenied,
         ApiError::NotLeader { .. } | ApiError::Unavailable(_) => Code::Unavailable,
     };

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod event;
 mod id;
 mod image;
 mod name;
@@ -23,6 +24,7 @@ mod time;
 mod validate;
 
 pub use cluster::{Autolock, Cluster, JoinSecrets, RootRotation, Secret};
+pub use event::{ChangeRecord, Event, EventId, Happening, ObjectKind, TaskRecord, TaskStep};
 pub use id::{ClusterId, Id, NodeId, OperatorId, ParseIdError, ServiceId, TaskId};
 pub use image::Image;
 pub use name::{NameError, service_name};

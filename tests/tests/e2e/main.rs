@@ -10,5 +10,6 @@ mod limits;
 mod main_job;
 mod managers;
 mod operations;
+mod operators;
 mod recovery;
 mod run;

@@ -42,6 +42,12 @@ pub enum ApiError {
         None => "there is no leader at the moment: repeat the command",
     })]
     NotLeader { leader: Option<u64> },
+    /// Something was asked for that is not kept any more.
+    #[error(
+        "events up to index {oldest} are not all kept any more; begin behind them, with --since {oldest}, or with what there \
+         is, without --since"
+    )]
+    EventsGone { oldest: u64 },
     /// The caller may not.
     #[error("{0}")]
     Denied(String),

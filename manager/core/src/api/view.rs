@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use swarm_model::{
-    Cluster, Image, Node, NodeId, NodeState, Resources, Service, ServiceId, ServiceSpec, Task, TaskId,
+    Cluster, Event, Image, Node, NodeId, NodeState, Resources, Service, ServiceId, ServiceSpec, Task, TaskId,
     TaskStatus,
 };
 
@@ -117,4 +117,12 @@ pub enum Change {
     TaskRemoved { task: TaskId, service: ServiceId },
     NodeRemoved(NodeId),
     ImageRemoved(String),
+}
+
+/// An event, with the name of its node where the node is still there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventView {
+    pub event: Event,
+    /// Empty where the event has no node, or it is gone.
+    pub node_hostname: String,
 }

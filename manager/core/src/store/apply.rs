@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use swarm_model::{
-    Autolock, Cluster, HostPort, Image, Node, NodeId, NodeRole, OperatorId, RootRotation, Secret, Service,
-    ServiceId, Task, TaskId, Timestamp,
+    Autolock, Cluster, EventId, HostPort, Image, Node, NodeId, NodeRole, OperatorId, RootRotation, Secret,
+    Service, ServiceId, Task, TaskId, Timestamp,
 };
 
+use super::audit::describe;
 use super::object::Key;
 use super::{Action, Payload, Store};
 
@@ -102,9 +103,17 @@ impl Store {
         self.unsaved.insert(Key::Clock);
         let stamp = Stamp { index, at: self.clock };
         let mut applied = Applied::default();
+        let mut event = EventId { index, position: 0 };
         for (position, action) in payload.actions.into_iter().enumerate() {
+            let told = describe(self, payload.by.as_ref(), &action);
             match self.apply_one(stamp, action) {
-                Ok(changed) => applied.changes.push(changed),
+                Ok(changed) => {
+                    applied.changes.push(changed);
+                    if let Some(what) = told {
+                        self.note(event, stamp.at, what);
+                        event.position += 1;
+                    }
+                }
                 Err(error) => applied.errors.push((position, error)),
             }
         }

@@ -32,6 +32,7 @@ impl Store {
             images: self.images.clone(),
             removed: self.removed.clone(),
             operators: self.operators.clone(),
+            audit: self.audit.clone(),
             // All fields are named: what is forgotten here would be missing in every backup.
             indexes: Indexes::default(),
             unsaved: BTreeSet::new(),

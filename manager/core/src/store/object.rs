@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use swarm_model::{Cluster, Id, Image, Node, NodeId, OperatorId, RemovedNode, ServiceId, Task, TaskId};
 
+use super::audit::Trail;
 use super::service::share_spec;
 use super::{ServiceRecord, Store};
 use crate::door::{ObjectKey, StoredObject};
@@ -21,6 +22,8 @@ const IMAGE: u8 = 5;
 const REMOVED_NODE: u8 = 6;
 const OPERATOR: u8 = 7;
 const REMOVED_OPERATOR: u8 = 8;
+const CHANGES: u8 = 9;
+const TASK_EVENTS: u8 = 10;
 
 /// Names one object of the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +37,8 @@ pub(super) enum Key {
     RemovedNode(NodeId),
     Operator(OperatorId),
     RemovedOperator(OperatorId),
+    /// A page of the audit trail.
+    Events(Trail, u64),
 }
 
 /// A stored object that this version cannot read.
@@ -62,6 +67,8 @@ impl Key {
             Self::RemovedNode(id) => with_id(REMOVED_NODE, id.0),
             Self::Operator(id) => with_id(OPERATOR, id.0),
             Self::RemovedOperator(id) => with_id(REMOVED_OPERATOR, id.0),
+            Self::Events(Trail::Changes, page) => [&[CHANGES][..], &page.to_be_bytes()].concat(),
+            Self::Events(Trail::Tasks, page) => [&[TASK_EVENTS][..], &page.to_be_bytes()].concat(),
         }))
     }
 }
@@ -88,6 +95,9 @@ impl Store {
             Key::RemovedNode(id) => self.removed.get(*id).map(|record| encode(&(*id, *record))),
             Key::Operator(id) => self.operators.account(*id).map(|account| encode(&**account)),
             Key::RemovedOperator(id) => self.operators.removal(*id).map(|record| encode(&(*id, &**record))),
+            Key::Events(trail, number) => {
+                self.audit.page(*trail, *number).map(|page| encode(&(*number, page)))
+            }
         }?;
         Some(StoredObject { key: key.encode(), value })
     }
@@ -118,6 +128,11 @@ impl Store {
             Some(&REMOVED_OPERATOR) => {
                 let (id, record) = decode(object)?;
                 self.operators.put_removed(id, record);
+            }
+            Some(table @ &(CHANGES | TASK_EVENTS)) => {
+                let (number, page) = decode(object)?;
+                let trail = if *table == CHANGES { Trail::Changes } else { Trail::Tasks };
+                self.audit.load(trail, number, page);
             }
             Some(_) | None => return Err(DecodeError::Table(object.key.0.to_vec())),
         }

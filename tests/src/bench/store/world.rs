@@ -93,6 +93,7 @@ impl World {
                     | Effect::Removed(_)
                     | Effect::Autolock(_)
                     | Effect::Operators(_)
+                    | Effect::Happened(_)
                     | Effect::Stop { .. } => {}
                 }
             }

@@ -265,7 +265,11 @@ impl World {
                 }
                 checks::check(self);
             }
-            Effect::Members(_) | Effect::Removed(_) | Effect::Autolock(_) | Effect::Operators(_) => {}
+            Effect::Members(_)
+            | Effect::Removed(_)
+            | Effect::Autolock(_)
+            | Effect::Operators(_)
+            | Effect::Happened(_) => {}
             Effect::Leadership(leadership) => self.leadership(index, leadership),
             Effect::Stop { reason } => panic!("seed {}: manager {index} stopped: {reason}", self.seed),
         }
