@@ -120,6 +120,7 @@ impl Desk<'_> {
             | Request::GetImage { .. }
             | Request::GetMember { .. }
             | Request::GetImageRoots
+            | Request::GetNodeImages { .. }
             | Request::Peek(_)
             | Request::Capture
             | Request::GetOwnState
@@ -139,6 +140,7 @@ impl Request {
                 | Self::ListImages
                 | Self::GetMember { .. }
                 | Self::GetImageRoots
+                | Self::GetNodeImages { .. }
                 | Self::ListOperators
                 | Self::ListEvents(_)
         )
@@ -170,6 +172,7 @@ impl Request {
             | Self::GetImage { .. }
             | Self::GetMember { .. }
             | Self::GetImageRoots
+            | Self::GetNodeImages { .. }
             | Self::Peek(_)
             | Self::Capture
             | Self::GetOwnState

@@ -99,6 +99,8 @@ pub enum Request {
     GetImageRoots,
     /// The whole state, for a backup. -> `Capture`
     Capture,
+    /// What the tasks of a member are of, in the cluster's own store. Answered by followers too. -> `ImageRoots`
+    GetNodeImages { node: NodeId },
     /// A read of what is replicated, answered from what this manager has applied, without asking the others whether that is
     /// all. -> as the read that it holds
     Peek(Box<Request>),

@@ -129,6 +129,7 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
         }
         Request::GetMember { node } => Response::Member(member(store, node)?),
         Request::GetImageRoots => Response::ImageRoots(image_roots(store)),
+        Request::GetNodeImages { node } => Response::ImageRoots(node_images(store, node)?),
         Request::Capture => Response::Capture(store.capture(sight.leader.term())),
         Request::ListOperators => operators(store),
         Request::ListEvents(query) => events(store, &query)?,
@@ -166,6 +167,7 @@ pub(crate) fn read_replicated(store: &Store, request: &Request) -> Option<Result
         Request::ListImages => Ok(Response::Images(store.images().cloned().collect())),
         Request::GetMember { node } => member(store, *node).map(Response::Member),
         Request::GetImageRoots => Ok(Response::ImageRoots(image_roots(store))),
+        Request::GetNodeImages { node } => node_images(store, *node).map(Response::ImageRoots),
         Request::ListOperators => Ok(operators(store)),
         Request::ListEvents(query) => events(store, query),
         _ => return None,
@@ -194,6 +196,20 @@ fn operators(store: &Store) -> Response {
 fn member(store: &Store, node: NodeId) -> Result<Arc<Node>, ApiError> {
     let gone = || ApiError::NotFound { kind: Kind::Node, query: node.to_string(), candidates: Vec::new() };
     store.node(node).cloned().ok_or_else(gone)
+}
+
+/// Of tasks that were placed there and have not ended.
+fn node_images(store: &Store, node: NodeId) -> Result<Vec<String>, ApiError> {
+    member(store, node)?;
+    let tasks = store.tasks_on_node(node).filter(|task| task.outcome.is_none());
+    let specs = tasks.filter_map(|task| {
+        store.service_record(task.service)?.service.revisions.get(&task.revision).cloned()
+    });
+    let ours = specs.filter(|spec| spec.task.container.image.source == PullSource::Cluster);
+    let mut roots: Vec<String> = ours.filter_map(|spec| spec.task.container.image.digest.clone()).collect();
+    roots.sort_unstable();
+    roots.dedup();
+    Ok(roots)
 }
 
 /// Of names, and of what services run or may roll back to.

@@ -97,6 +97,27 @@ impl Images {
         }
     }
 
+    /// Whether a blob belongs to one of the images `roots`. Their documents are fetched where they are not here yet.
+    pub async fn is_part_of(&self, blob: Digest, roots: &[Digest]) -> bool {
+        let (mut documents, mut seen) = (roots.to_vec(), BTreeSet::new());
+        while let Some(document) = documents.pop() {
+            if document == blob {
+                return true;
+            }
+            if !seen.insert(document) || seen.len() > MAX_DOCUMENTS || self.bring(document).await.is_none() {
+                continue;
+            }
+            let content = self.0.content.clone();
+            let named = tokio::task::spawn_blocking(move || references(&content, &document)).await;
+            let Ok(Some(named)) = named else { continue };
+            if named.blobs.contains(&blob) {
+                return true;
+            }
+            documents.extend(named.documents);
+        }
+        false
+    }
+
     /// Fetches a blob from another manager. True: it was not here and is now; `None`: no manager has it.
     pub async fn bring(&self, digest: Digest) -> Option<bool> {
         if self.0.content.contains(&digest) {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use swarm_image::{Digest, Progress, StoreError};
-use swarm_manager_core::api::{ApiError, Request as Ask};
+use swarm_manager_core::api::{ApiError, Request as Ask, Response as Answer};
+use swarm_model::{NodeId, NodeRole};
 use swarm_proto::v1;
 use swarm_proto::v1::images_server::Images as ImageService;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -16,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::access::actor;
-use super::sessions::calling_node;
+use super::sessions::calling_member;
 use super::status::{from_api, from_image};
 use super::views;
 use crate::engine::Engine;
@@ -116,17 +117,10 @@ impl ImageService for ImageCalls {
         &self,
         request: Request<v1::GetBlobRequest>,
     ) -> Result<Response<Self::GetBlobStream>, Status> {
-        // A certificate outlives the membership that it was issued for.
-        let node = calling_node(&request)?;
-        match self.engine.request(Ask::GetMember { node }).await {
-            Ok(_) => {}
-            Err(ApiError::NotFound { .. }) => {
-                return Err(Status::permission_denied("the calling node is not a member of this cluster"));
-            }
-            Err(error) => return Err(from_api(&error)),
-        }
+        let (node, role) = calling_member(&request)?;
         let v1::GetBlobRequest { digest, own_only } = request.into_inner();
         let digest: Digest = digest.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        self.check_use(node, role, digest).await?;
         if !own_only && self.images.bring(digest).await.is_none() {
             return Err(Status::not_found(format!("no manager has {digest}")));
         }
@@ -144,6 +138,25 @@ impl ImageService for ImageCalls {
         let (chunks, stream) = mpsc::channel(MAX_CHUNKS);
         tokio::task::spawn_blocking(move || send_blob(file, total, &chunks, room));
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+impl ImageCalls {
+    /// A worker gets what its own tasks are of and nothing else; managers keep everything.
+    async fn check_use(&self, node: NodeId, role: NodeRole, digest: Digest) -> Result<(), Status> {
+        let roots = match self.engine.request(Ask::GetNodeImages { node }).await {
+            Ok(Answer::ImageRoots(roots)) => roots,
+            Ok(other) => unreachable!("GetNodeImages is answered by roots, not by {other:?}"),
+            Err(ApiError::NotFound { .. }) => {
+                return Err(Status::permission_denied("the calling node is not a member of this cluster"));
+            }
+            Err(error) => return Err(from_api(&error)),
+        };
+        let roots: Vec<Digest> = roots.iter().filter_map(|root| root.parse().ok()).collect();
+        if role == NodeRole::Manager || self.images.is_part_of(digest, &roots).await {
+            return Ok(());
+        }
+        Err(Status::permission_denied(format!("no task of the calling node needs {digest}")))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use swarm_manager_core::door::CloseReason;
-use swarm_model::{ManagerMessage, NodeId, Registration};
+use swarm_model::{ManagerMessage, NodeId, NodeRole, Registration};
 use swarm_pki::Caller;
 use swarm_proto::convert::FromAgent;
 use swarm_proto::v1;
@@ -145,8 +145,13 @@ impl Outbound {
 
 /// The table of access lets only nodes through to where this is asked.
 pub fn calling_node<T>(request: &Request<T>) -> Result<NodeId, Status> {
+    calling_member(request).map(|(node, _)| node)
+}
+
+/// [`calling_node`], and what its certificate says that it is.
+pub fn calling_member<T>(request: &Request<T>) -> Result<(NodeId, NodeRole), Status> {
     match request.extensions().get::<Caller>() {
-        Some(Caller::Node(identity)) => Ok(identity.node),
+        Some(Caller::Node(identity)) => Ok((identity.node, identity.role)),
         Some(Caller::Root | Caller::Operator(_) | Caller::Anyone) | None => {
             Err(Status::permission_denied("only members of the cluster may call this"))
         }

@@ -1,5 +1,6 @@
 //! The cluster's image store, from archive to node.
 
+use swarm_pki::Dialler;
 use swarm_proto::v1;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -60,12 +61,12 @@ async fn a_loaded_image_is_pinned_by_services_and_served_to_nodes() {
     let images = load(&cluster, &archive("shop/web:1", "hello")).await.unwrap();
     assert_eq!(images.len(), 1);
     assert_eq!(images[0].name, "docker.io/shop/web:1");
-    let agent = cluster.agent("node-2").await;
-    let manifest = blob(&agent.channel, &images[0].digest).await.unwrap();
+    let manager = Dialler::new(&cluster.credentials).unwrap().connect(&cluster.address()).await.unwrap();
+    let manifest = blob(&manager, &images[0].digest).await.unwrap();
     assert_eq!(swarm_image::Digest::of(&manifest).to_string(), images[0].digest);
     let missing = format!("sha256:{}", "0".repeat(64));
-    assert_eq!(blob(&agent.channel, &missing).await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(blob(&agent.channel, "../etc").await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(blob(&manager, &missing).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(blob(&manager, "../etc").await.unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(blob(&cluster.operator, &missing).await.unwrap_err().code(), Code::PermissionDenied);
 
     let removed = cluster.agent("node-3").await;
@@ -98,10 +99,35 @@ async fn an_image_in_use_stays_and_its_content_outlives_a_moved_name() {
     let second = load(&cluster, &archive("shop/web:1", "second")).await.unwrap().remove(0);
     assert_ne!(first.digest, second.digest);
     client(&cluster).remove(remove(true)).await.unwrap();
-    let agent = cluster.agent("node-2").await;
-    eventually(|| async { blob(&agent.channel, &second.digest).await.err() }).await;
-    blob(&agent.channel, &first.digest).await.expect("the service still runs it");
+    let manager = Dialler::new(&cluster.credentials).unwrap().connect(&cluster.address()).await.unwrap();
+    eventually(|| async { blob(&manager, &second.digest).await.err() }).await;
+    blob(&manager, &first.digest).await.expect("the service still runs it");
     assert!(client(&cluster).list(v1::ListImagesRequest {}).await.unwrap().into_inner().images.is_empty());
+}
+
+#[tokio::test]
+async fn a_worker_gets_the_content_of_its_own_tasks_and_no_other() {
+    let cluster = Cluster::new().await;
+    let own = load(&cluster, &archive("shop/web:1", "own")).await.unwrap().remove(0);
+    let foreign = load(&cluster, &archive("shop/secret:1", "foreign")).await.unwrap().remove(0);
+    // The manager's node takes no tasks.
+    let (first, second) = (cluster.agent("node-2").await, cluster.join("node-3").await);
+    cluster.services().create(create(spec("web", "shop/web:1", 1))).await.unwrap();
+    let manifest = eventually(|| async { blob(&first.channel, &own.digest).await.ok() }).await;
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let layer = manifest["layers"][0]["digest"].as_str().unwrap();
+    blob(&first.channel, layer).await.unwrap();
+    blob(&first.channel, manifest["config"]["digest"].as_str().unwrap()).await.unwrap();
+    let manager = Dialler::new(&cluster.credentials).unwrap().connect(&cluster.address()).await.unwrap();
+    let secret: serde_json::Value =
+        serde_json::from_slice(&blob(&manager, &foreign.digest).await.unwrap()).unwrap();
+    let idle = Dialler::new(&second).unwrap().connect(&cluster.address()).await.unwrap();
+    let secret_layer = secret["layers"][0]["digest"].as_str().unwrap();
+    for (channel, digest) in
+        [(&first.channel, foreign.digest.as_str()), (&first.channel, secret_layer), (&idle, layer)]
+    {
+        assert_eq!(blob(channel, digest).await.unwrap_err().code(), Code::PermissionDenied);
+    }
 }
 
 #[tokio::test]

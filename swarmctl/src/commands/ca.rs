@@ -36,6 +36,7 @@ pub async fn run(client: &Client, rotate: bool, detach: bool, quiet: bool) -> Re
         eprintln!(
             "The root certificate was replaced, and with it the join tokens: swarmctl cluster join-token worker"
         );
+        eprintln!("Operators whose certificates are older need a new token: swarmctl cluster operator-token");
     }
     Ok(())
 }

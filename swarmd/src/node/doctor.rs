@@ -82,7 +82,11 @@ fn certificate(credentials: &Credentials, now: SystemTime) -> Finding {
             let life = to.duration_since(from).unwrap_or_default();
             let found = format!("valid for {}", days(left));
             if left.is_zero() {
-                Finding::failure(SUBJECT, "has expired: managers refuse this node", ADVICE)
+                Finding::failure(
+                    SUBJECT,
+                    "has expired: managers refuse this node",
+                    "run here what `swarmctl cluster join-token` prints on a manager; the node stays what it was",
+                )
             } else if left < life / LEAST_LIFE_LEFT {
                 Finding::warning(SUBJECT, found, ADVICE)
             } else {

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod checks;
+mod identity;
 mod leadership;
 mod lifecycle;
 mod members;

@@ -172,10 +172,12 @@ impl Agent {
             }
             ManagerMessage::Assignments(delta) => self.assign(delta, now),
             ManagerMessage::Mesh(delta) => self.program(delta),
-            ManagerMessage::SubscribeLogs(_)
-            | ManagerMessage::CancelLogs(_)
-            | ManagerMessage::Trust(_)
-            | ManagerMessage::Heartbeat => Vec::new(),
+            ManagerMessage::Trust(roots) => {
+                vec![AgentMessage::Certified(roots.lines().last().unwrap_or_default().to_owned())]
+            }
+            ManagerMessage::SubscribeLogs(_) | ManagerMessage::CancelLogs(_) | ManagerMessage::Heartbeat => {
+                Vec::new()
+            }
         }
     }
 
