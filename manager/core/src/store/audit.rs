@@ -274,10 +274,10 @@ mod tests {
     #[test]
     fn a_mass_of_tasks_pushes_out_no_change() {
         let mut audit = Audit::default();
-        audit.push(event(1, 0, false));
+        drop(audit.push(event(1, 0, false)));
         let tasks = u32::try_from(TASK_PAGES * PAGE_EVENTS * 2).unwrap();
         (0..tasks).for_each(|position| drop(audit.push(event(2, position, true))));
-        audit.push(event(3, 0, false));
+        drop(audit.push(event(3, 0, false)));
         assert!(audit.tasks.0.len() <= TASK_PAGES);
         assert_eq!(indexes(&audit, After::Event(EventId::START), &[ObjectKind::Service], 9), Ok(vec![1, 3]));
         let gone = indexes(&audit, After::Event(EventId::end_of(1)), &[], 9).unwrap_err();
