@@ -11,7 +11,7 @@ use swarm_proto::v1::local_server::{Local, LocalServer};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::membership::{Beginning, Membership, Place, Record, Seat, join_request};
+use super::membership::{Beginning, Membership, Place, Record, Seat, abandon, join_request};
 use super::recovery::Upload;
 use super::{Node, Renewal, address, departure, doctor};
 
@@ -273,7 +273,7 @@ fn describe_locked(place: &Place, status: &mut v1::LocalStatus) {
 }
 
 impl LocalService {
-    /// A locked manager has no agent that could remove its containers, and nobody whom it could tell.
+    /// A locked manager can tell nobody that it leaves.
     async fn leave_locked(&self, force: bool) -> Result<Response<v1::LeaveResponse>, Status> {
         let node = &self.0;
         if !force {
@@ -282,7 +282,15 @@ impl LocalService {
                  or to forget its state for good: swarmctl cluster leave --force",
             ));
         }
-        Place::new(&node.config).forget().map_err(|error| told(&error))?;
+        let place = Place::new(&node.config);
+        let gone = async {
+            if let Some(record) = place.record()? {
+                let engine = node.engine(record.data_address);
+                abandon(&node.config, &record, engine, &place.identity()?).await?;
+            }
+            place.forget()
+        };
+        gone.await.map_err(|error| told(&error))?;
         *node.locked.lock().await = None;
         node.door.close();
         info!("left the cluster");

@@ -422,7 +422,6 @@ fn begin(
     engine: EngineDescription,
     credentials: &Credentials,
 ) -> anyhow::Result<(Agent, Managers, Dialler)> {
-    let identity = credentials.identity();
     let dialler = Dialler::new(credentials)?;
     let current = dialler.clone();
     let managers = Managers::new(move |address| {
@@ -436,6 +435,36 @@ fn begin(
         };
         dial.boxed()
     });
+    tell_certified(&managers, credentials)?;
+    let agent = start_agent(config, record, engine, credentials.identity(), &managers)?;
+    Ok((agent, managers, dialler))
+}
+
+/// Removes everything of the cluster from a node whose key cannot be read, and so cannot reach anybody.
+pub async fn abandon(
+    config: &Config,
+    record: &Record,
+    engine: EngineDescription,
+    identity: &NodeIdentity,
+) -> anyhow::Result<()> {
+    let managers = Managers::new(|manager| {
+        let reason = "this node is locked".to_owned();
+        std::future::ready(Err(UnreachableError { manager, reason })).boxed()
+    });
+    let agent = start_agent(config, record, engine, identity, &managers)?;
+    agent
+        .leave()
+        .await
+        .map_err(|left| anyhow::anyhow!("something of the cluster is left on this node: {left}"))
+}
+
+fn start_agent(
+    config: &Config,
+    record: &Record,
+    engine: EngineDescription,
+    identity: &NodeIdentity,
+    managers: &Managers,
+) -> anyhow::Result<Agent> {
     let local = LocalConfig {
         directory: Place::new(config).agent(),
         volumes: Place::new(config).volumes(),
@@ -450,7 +479,6 @@ fn begin(
             ..RegistryOptions::default()
         },
     };
-    tell_certified(&managers, credentials)?;
     let cpus = usize::try_from(engine.resources.cpu_nanos / 1_000_000_000).unwrap_or(usize::MAX);
     let agent = AgentConfig {
         cluster: identity.cluster,
@@ -460,8 +488,7 @@ fn begin(
         parallelism: Parallelism::for_cpus(cpus),
     };
     let open = |answers| LocalExecutor::open(local, managers.clone(), answers);
-    let agent = Agent::start(agent, managers.clone(), open).context("cannot start the agent")?;
-    Ok((agent, managers, dialler))
+    Agent::start(agent, managers.clone(), open).context("cannot start the agent")
 }
 
 fn tell_certified(managers: &Managers, credentials: &Credentials) -> anyhow::Result<()> {

@@ -216,3 +216,20 @@ fn a_survivor_of_a_lost_quorum_goes_on_alone_and_refuses_the_others() {
     });
     cluster.finish();
 }
+
+#[test]
+fn a_locked_manager_whose_key_is_lost_can_be_given_up() {
+    let mut cluster = Cluster::start(1);
+    load(&cluster);
+    cluster.ctl_ok(&["service", "create", "--name", "web", "demo:1"]);
+    let pid = containers(&cluster, "web").first().expect("a container").1;
+    cluster.ctl_ok(&["cluster", "update", "--autolock=true"]);
+    cluster.kill(1);
+    cluster.restart(1);
+    cluster.ctl_fails(&["cluster", "leave"], 1, "locked");
+    cluster.ctl_ok(&["cluster", "leave", "--force"]);
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "its container is gone");
+    assert!(!cluster.data(1).join("manager").exists(), "so is its state");
+    cluster.ctl_ok(&["cluster", "init", "--advertise-addr", &cluster.address(1).to_string()]);
+    cluster.finish();
+}
