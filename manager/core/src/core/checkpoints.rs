@@ -1,10 +1,19 @@
 //! When the applied state is made durable, so that the log can be cut.
 
+use std::time::Duration;
+
+use swarm_model::Timestamp;
+
 use crate::core::ManagerCore;
 use crate::door::{Checkpoint, CheckpointState, Effect};
 
-/// Entries between two checkpoints: replaying them at start takes some ten milliseconds.
+/// Entries between two checkpoints, if they come slowly: replaying them at start takes some ten milliseconds.
 const EVERY_ENTRIES: u64 = 1_000;
+/// Between two checkpoints that are cut because of [`EVERY_ENTRIES`]. What is written often is saved once in this time, not
+/// with each write.
+const AT_LEAST: Duration = Duration::from_secs(1);
+/// Entries between two checkpoints at most: replaying them takes some hundred milliseconds.
+const MAX_ENTRIES: u64 = 20_000;
 /// Bytes of entries between two checkpoints: they are held in memory until then.
 const EVERY_BYTES: usize = 8 << 20;
 
@@ -12,6 +21,8 @@ const EVERY_BYTES: usize = 8 << 20;
 pub(super) struct Checkpoints {
     /// Index of the last one that was cut.
     last: u64,
+    /// When that was.
+    at: Timestamp,
     /// Applied since.
     bytes: usize,
     under_way: bool,
@@ -19,7 +30,7 @@ pub(super) struct Checkpoints {
 
 impl Checkpoints {
     pub fn new(last: u64) -> Self {
-        Self { last, bytes: 0, under_way: false }
+        Self { last, at: Timestamp::ZERO, bytes: 0, under_way: false }
     }
 
     pub fn count(&mut self, bytes: usize) {
@@ -28,7 +39,7 @@ impl Checkpoints {
 
     /// The whole state was replaced by a snapshot, which is a checkpoint itself.
     pub fn replaced(&mut self, index: u64) {
-        *self = Self { last: index, bytes: 0, under_way: self.under_way };
+        *self = Self { last: index, bytes: 0, ..*self };
     }
 }
 
@@ -36,12 +47,15 @@ impl ManagerCore {
     pub(super) fn cut_checkpoint(&mut self, effects: &mut Vec<Effect>) {
         let index = self.store.applied();
         let checkpoints = &self.checkpoints;
-        let due = index - checkpoints.last >= EVERY_ENTRIES || checkpoints.bytes >= EVERY_BYTES;
-        if checkpoints.under_way || !due {
+        let entries = index - checkpoints.last;
+        let is_due = entries >= MAX_ENTRIES
+            || checkpoints.bytes >= EVERY_BYTES
+            || (entries >= EVERY_ENTRIES && self.now.since(checkpoints.at) >= AT_LEAST);
+        if checkpoints.under_way || !is_due {
             return;
         }
         let (changed, removed) = self.store.take_unsaved();
-        self.checkpoints = Checkpoints { last: index, bytes: 0, under_way: true };
+        self.checkpoints = Checkpoints { last: index, at: self.now, bytes: 0, under_way: true };
         let term = self.consensus.term_at(index);
         effects.push(Effect::Checkpoint(Checkpoint {
             index,

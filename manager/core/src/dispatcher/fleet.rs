@@ -1,7 +1,8 @@
 //! Which nodes are there: sessions, heartbeats, and when a silent node counts as down.
 //!
-//! A closed session alone moves nothing: an agent may be restarting. A node is down when nothing was heard of it for
-//! three heartbeat intervals, or, after a change of leader, when it has not come back within as long.
+//! A closed session alone moves nothing: its host lives, and the agent may be restarting, so it has some seconds to come
+//! back, as after a change of leader. A session that is open and silent is a worse sign: the host is gone, hangs or is
+//! cut off, and counts as down after three heartbeat intervals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,6 +13,8 @@ use crate::door::SessionId;
 
 /// Heartbeats missed before a node is down.
 const MISSED_BEATS: u32 = 3;
+/// For an agent without a session to come back, at least; longer where three intervals are.
+const ABSENCE: Duration = Duration::from_secs(3);
 /// Heartbeats per second that one leader takes in: the interval grows so that the whole fleet stays below.
 const MAX_BEATS_PER_SECOND: u64 = 2_000;
 
@@ -27,10 +30,19 @@ struct Member {
     /// When the state was entered.
     since: Timestamp,
     session: Option<SessionId>,
+    /// When something was heard of it, or its session closed.
     last_heard: Timestamp,
     interval: Duration,
     /// Where it stands in `deadlines`; it may be due later by then.
     deadline: Option<Timestamp>,
+}
+
+impl Member {
+    /// When it counts as down if nothing is heard of it.
+    fn due(&self) -> Timestamp {
+        let silence = self.interval * MISSED_BEATS;
+        self.last_heard + if self.session.is_some() { silence } else { silence.max(ABSENCE) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -55,15 +67,16 @@ impl Fleet {
         if self.members.contains_key(&node) {
             return;
         }
-        let deadline = now + interval * MISSED_BEATS;
-        let member = Member {
+        let mut member = Member {
             state: NodeState::Unknown,
             since: now,
             session: None,
             last_heard: now,
             interval,
-            deadline: Some(deadline),
+            deadline: None,
         };
+        let deadline = member.due();
+        member.deadline = Some(deadline);
         self.members.insert(node, member);
         self.unknown.insert(node);
         self.deadlines.insert((deadline, node));
@@ -95,6 +108,10 @@ impl Fleet {
         if let Some(replaced) = replaced {
             self.sessions.remove(&replaced);
         }
+        // It stands behind the grace period that it had without a session.
+        if let Some(deadline) = member.deadline.take() {
+            self.deadlines.remove(&(deadline, node));
+        }
         self.sessions.insert(session, node);
         self.hear(node, now);
         replaced
@@ -121,7 +138,7 @@ impl Fleet {
             self.unknown.remove(&node);
         }
         if member.deadline.is_none() {
-            let deadline = now + member.interval * MISSED_BEATS;
+            let deadline = member.due();
             member.deadline = Some(deadline);
             self.deadlines.insert((deadline, node));
         }
@@ -144,7 +161,7 @@ impl Fleet {
         {
             self.deadlines.pop_first();
             let Some(member) = self.members.get_mut(&node) else { continue };
-            let due = member.last_heard + member.interval * MISSED_BEATS;
+            let due = member.due();
             if due > now {
                 member.deadline = Some(due);
                 self.deadlines.insert((due, node));

@@ -36,7 +36,7 @@ mod fleet {
         fleet.open(node(1), SessionId(1), at(10), SECOND);
         assert_eq!(fleet.state(node(1)), NodeState::Ready);
         fleet.heard(SessionId(1), at(2_500));
-        assert!(fleet.expire(at(3_000)).is_empty());
+        assert!(fleet.expire(at(3_010)).is_empty());
         assert_eq!(fleet.next_deadline(), Some(at(5_500)));
         assert!(fleet.expire(at(5_499)).is_empty());
         let lost = fleet.expire(at(5_500));
@@ -59,6 +59,25 @@ mod fleet {
         assert_eq!(fleet.state(node(1)), NodeState::Ready);
         assert!(!fleet.is_reachable(node(1)));
         assert_eq!(fleet.expire(at(3_000)).len(), 1);
+    }
+
+    #[test]
+    fn a_silent_session_is_a_worse_sign_than_a_closed_one() {
+        let half = SECOND / 2;
+        let mut fleet = Fleet::default();
+        for number in 1..=2 {
+            fleet.add(node(number), at(0), half);
+            fleet.open(node(number), SessionId(number.into()), at(0), half);
+        }
+        fleet.close(SessionId(2));
+        let lost =
+            |fleet: &mut Fleet, now| fleet.expire(at(now)).iter().map(|it| it.node).collect::<Vec<_>>();
+        assert_eq!(lost(&mut fleet, 1_499), vec![]);
+        assert_eq!(lost(&mut fleet, 1_500), vec![node(1)]);
+        assert_eq!(lost(&mut fleet, 2_999), vec![]);
+        assert_eq!(lost(&mut fleet, 3_000), vec![node(2)]);
+        fleet.open(node(2), SessionId(3), at(4_000), half);
+        assert_eq!(fleet.next_deadline(), Some(at(5_500)));
     }
 
     #[test]
