@@ -1,14 +1,18 @@
 //! Benchmarks of `swarm-bench`, one module each. A benchmark checks its own results and fails if they are wrong.
 
+pub mod commit;
 pub mod failover;
 pub mod fleet;
+pub mod node_loss;
 pub mod scheduler;
 pub mod start;
 pub mod store;
 pub mod submit;
 
 pub mod figures;
+pub mod managers;
 pub mod operator;
+pub mod process;
 
 use comfy_table::{Table, presets};
 use serde_json::{Map, Value};

@@ -102,6 +102,48 @@ impl Operator {
         Ok(service)
     }
 
+    /// Changes how many tasks a service has and waits until so many run; only upwards.
+    ///
+    /// # Errors
+    /// It is refused, or a task ends.
+    pub async fn scale(&self, service: &mut Service, replicas: u32) -> anyhow::Result<Duration> {
+        let mut services = v1::services_client::ServicesClient::new(self.channel.clone());
+        let current = services.get(v1::GetServiceRequest { service: service.id.clone() }).await?.into_inner();
+        let mut spec = current.spec.context("a service has a spec")?;
+        let mode = v1::service_mode::Mode::Replicated(v1::service_mode::Replicated { replicas });
+        spec.mode = Some(v1::ServiceMode { mode: Some(mode) });
+        let version = current.meta.map_or(0, |meta| meta.version);
+        let begin = Instant::now();
+        let update = v1::UpdateServiceRequest { service_id: current.id, version, spec: Some(spec) };
+        services.update(update).await?;
+        while service.tasks.len() < replicas as usize {
+            match service.next_event().await? {
+                Event::Task(task) if task.service_id == service.id => service.observe(task)?,
+                _ => {}
+            }
+        }
+        Ok(begin.elapsed())
+    }
+
+    /// Waits until tasks of a service that were not seen before run, so many of them; tasks may end.
+    ///
+    /// # Errors
+    /// Nothing happens for minutes.
+    pub async fn replaced(&self, service: &mut Service, count: usize) -> anyhow::Result<()> {
+        let known = service.tasks.clone();
+        while service.tasks.difference(&known).count() < count {
+            match service.next_event().await? {
+                Event::Task(task) if task.service_id == service.id => {
+                    if task.status.as_ref().is_some_and(|it| it.state() == v1::TaskState::Running) {
+                        service.tasks.insert(task.id);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a service and waits until its tasks are forgotten.
     pub async fn remove(&self, mut service: Service) -> anyhow::Result<()> {
         let mut services = v1::services_client::ServicesClient::new(self.channel.clone());

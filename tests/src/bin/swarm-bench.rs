@@ -1,7 +1,7 @@
 //! `swarm-bench`: the benchmarks, a subcommand each. Exits 1 if a result is wrong.
 
 use clap::{Parser, Subcommand};
-use swarm_tests::bench::{failover, fleet, scheduler, start, store, submit};
+use swarm_tests::bench::{commit, failover, fleet, node_loss, scheduler, start, store, submit};
 
 /// Measures parts of the system and checks that what they did is right.
 #[derive(Debug, Parser)]
@@ -28,6 +28,10 @@ enum Benchmark {
     Submit(submit::Options),
     /// Time without writes after the leader of three real managers is killed under load; lost writes (root)
     Failover(failover::Options),
+    /// Writes per second that three real managers commit to their disks, and how long one takes (root)
+    Commit(commit::Options),
+    /// Time until the tasks of a lost host run elsewhere; nodes that are taken for lost and are not (root)
+    NodeLoss(node_loss::Options),
     #[command(hide = true)]
     FleetManager(fleet::ServeOptions),
 }
@@ -45,6 +49,8 @@ fn main() -> anyhow::Result<()> {
         Benchmark::Fleet(options) => fleet::run(options)?,
         Benchmark::Submit(options) => submit::run(options)?,
         Benchmark::Failover(options) => failover::run(options)?,
+        Benchmark::Commit(options) => commit::run(options)?,
+        Benchmark::NodeLoss(options) => node_loss::run(options)?,
         Benchmark::FleetManager(options) => return fleet::serve(options),
     };
     println!("{}", report.table);

@@ -418,6 +418,15 @@ impl Cluster {
         &mut self.nodes[usize::from(number) - 1]
     }
 
+    /// Process number of a node's daemon.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn daemon_pid(&self, number: u16) -> u32 {
+        let child = self.nodes[usize::from(number) - 1].child.as_ref();
+        child.expect("the daemon runs").id()
+    }
+
     /// Numbers of all processes in a node's network namespace: the daemon and the shims.
     pub fn processes(&self, number: u16) -> Vec<i32> {
         let all = DevNetwork::processes(&self.name).expect("processes can be listed");

@@ -22,9 +22,9 @@ pub struct Fleet {
 
 impl Fleet {
     /// Nodes join one cluster as a worker does: with a token, each for a certificate of its own.
-    pub async fn join(token: &str, manager: &str, count: u16) -> anyhow::Result<Self> {
+    pub async fn join(token: &str, managers: &[String], count: u16) -> anyhow::Result<Self> {
         let token: JoinToken = token.parse()?;
-        let joins = (0..count).map(|number| join_one(token, manager.to_owned(), number));
+        let joins = (0..count).map(|number| join_one(token, managers.to_vec(), number));
         let nodes = stream::iter(joins).buffer_unordered(JOINING).try_collect().await?;
         Ok(Self { nodes })
     }
@@ -41,11 +41,15 @@ impl Fleet {
     }
 }
 
-async fn join_one(token: JoinToken, manager: String, number: u16) -> anyhow::Result<(Agent, FakeExecutor)> {
-    let engine = engine(&format!("node-{number}"), (FIRST_DATA_ADDRESS + u32::from(number)).into());
+async fn join_one(
+    token: JoinToken,
+    managers: Vec<String>,
+    number: u16,
+) -> anyhow::Result<(Agent, FakeExecutor)> {
+    let engine = engine(&format!("agent-{number}"), (FIRST_DATA_ADDRESS + u32::from(number)).into());
     let request = JoinRequest {
         token,
-        managers: vec![manager.clone()],
+        managers: managers.clone(),
         hostname: engine.hostname.clone(),
         data_address: engine.data_address.to_string(),
         manager_address: String::new(),
@@ -56,13 +60,13 @@ async fn join_one(token: JoinToken, manager: String, number: u16) -> anyhow::Res
         cluster: identity.cluster,
         node: identity.node,
         engine,
-        managers: vec![manager],
+        managers,
         parallelism: Parallelism::default(),
     };
-    let managers = Managers::from(Dialler::new(&joined.credentials)?);
+    let dialled = Managers::from(Dialler::new(&joined.credentials)?);
     let node = FakeExecutor::new(Delays::default());
     let executor = node.clone();
-    let agent = Agent::start(config, managers, move |answers| {
+    let agent = Agent::start(config, dialled, move |answers| {
         let recovered = executor.attach(answers);
         Ok::<_, Infallible>((Arc::new(executor), recovered))
     });

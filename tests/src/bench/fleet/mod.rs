@@ -3,9 +3,9 @@
 //!
 //! The manager is a process of its own, so that its memory and CPU time are its own; all agents share another.
 
-mod agents;
+pub mod agents;
 mod manager;
-mod process;
+mod three;
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use swarm_proto::v1;
 use super::Report;
 use super::figures::{Times, rounded};
 use super::operator::{Operator, service_spec};
+use super::process::{self, Usage};
 use agents::Fleet;
 use manager::ManagerProcess;
 pub use manager::{ServeOptions, serve};
-use process::Usage;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -28,6 +28,9 @@ pub struct Options {
     /// Tasks of the service
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     replicas: u32,
+    /// Managers; several are real daemons on hosts of their own (root)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=7))]
+    managers: u16,
     /// Services that are made and removed, one after the other; the times are medians
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
@@ -45,6 +48,9 @@ struct Round {
 /// # Errors
 /// Nodes cannot join, a task does not run, or tasks are not spread evenly.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
+    if options.managers > 1 {
+        return three::run(options);
+    }
     process::allow_open_files(u64::from(options.agents) * 4 + 1_024)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(measure(options))
@@ -55,7 +61,7 @@ async fn measure(options: &Options) -> anyhow::Result<Report> {
     let manager = ManagerProcess::start(home.path())?;
     let operator = Operator::connect(manager.socket()).await?;
     let token = operator.worker_token().await?;
-    let fleet = Fleet::join(&token, manager.address(), options.agents).await?;
+    let fleet = Fleet::join(&token, &[manager.address().to_owned()], options.agents).await?;
     operator.wait_for_nodes(usize::from(options.agents)).await?;
     let mut rounds = Vec::new();
     for number in 0..options.rounds {

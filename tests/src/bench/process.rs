@@ -28,6 +28,36 @@ pub fn peak_memory_bytes(pid: u32) -> anyhow::Result<u64> {
     status_bytes(pid, "VmHWM:")
 }
 
+/// What a thread has written to files and sockets.
+#[derive(Debug, Clone, Copy)]
+pub struct Written {
+    pub calls: u64,
+    pub bytes: u64,
+}
+
+/// Of the thread of a process with this name.
+pub fn written(pid: u32, thread: &str) -> anyhow::Result<Written> {
+    let threads = format!("/proc/{pid}/task");
+    for entry in fs::read_dir(&threads).context(threads)? {
+        let path = entry?.path();
+        if fs::read_to_string(path.join("comm")).unwrap_or_default().trim() == thread {
+            let io = fs::read_to_string(path.join("io"))?;
+            let count = |field: &str| {
+                let line = io.lines().find_map(|line| line.strip_prefix(field));
+                line.context("a thread has its counts")?.trim().parse::<u64>().context("a number")
+            };
+            return Ok(Written { calls: count("syscw:")?, bytes: count("wchar:")? });
+        }
+    }
+    anyhow::bail!("process {pid} has no thread {thread}")
+}
+
+/// Of the last minute: figures mean little beside other work.
+pub fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_ascii_whitespace().next().unwrap_or("unknown").to_owned()
+}
+
 fn status_bytes(pid: u32, field: &str) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).context(path)?;
