@@ -1,7 +1,7 @@
 //! How many writes per second three real managers commit to their disks, and how long one takes.
 //!
 //! A write replaces a label of 256 bytes of a node that only its client writes to. Calls go over mutual TLS to the leader, as
-//! another manager forwards them for an operator; the clients share a few connections, a stream per call. Nothing runs in
+//! another manager forwards them for root of its node; the clients share a few connections, a stream per call. Nothing runs in
 //! the cluster.
 
 use std::collections::BTreeMap;
@@ -180,7 +180,7 @@ async fn clients(options: &Options, managers: &Managers, leader: u16) -> anyhow:
     let clients: Vec<Client> = own
         .zip(channels.iter().cycle())
         .map(|(node, channel)| Client {
-            nodes: NodesClient::with_interceptor(channel.clone(), FOR_AN_OPERATOR),
+            nodes: NodesClient::with_interceptor(channel.clone(), FOR_ROOT),
             node,
             written: 0,
         })
@@ -189,17 +189,17 @@ async fn clients(options: &Options, managers: &Managers, leader: u16) -> anyhow:
     Ok(clients)
 }
 
-type ForAnOperator = fn(Request<()>) -> Result<Request<()>, Status>;
+type ForRoot = fn(Request<()>) -> Result<Request<()>, Status>;
 
-const FOR_AN_OPERATOR: ForAnOperator = for_an_operator;
+const FOR_ROOT: ForRoot = for_root;
 
-fn for_an_operator(mut request: Request<()>) -> Result<Request<()>, Status> {
-    request.metadata_mut().insert(CALLER, MetadataValue::from_static("operator"));
+fn for_root(mut request: Request<()>) -> Result<Request<()>, Status> {
+    request.metadata_mut().insert(CALLER, MetadataValue::from_static("root bench"));
     Ok(request)
 }
 
 struct Client {
-    nodes: NodesClient<InterceptedService<Channel, ForAnOperator>>,
+    nodes: NodesClient<InterceptedService<Channel, ForRoot>>,
     node: v1::Node,
     written: u64,
 }
