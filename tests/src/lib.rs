@@ -5,3 +5,4 @@ pub mod bench;
 pub mod chaos;
 pub mod e2e;
 pub mod load;
+pub mod sim;

@@ -331,8 +331,8 @@ impl Consensus {
     }
 
     /// Drops entries that a durable checkpoint covers, but for a tail that serves slow followers.
-    pub fn compact(&mut self, checkpoint: u64) -> Option<u64> {
-        self.raw.mut_store().compact(checkpoint)
+    pub fn compact(&mut self, checkpoint: u64, keep: usize) -> Option<u64> {
+        self.raw.mut_store().compact(checkpoint, keep)
     }
 }
 

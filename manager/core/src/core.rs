@@ -8,6 +8,7 @@ mod bootstrap;
 mod checkpoints;
 mod members;
 mod reads;
+mod replica;
 mod requests;
 mod rounds;
 mod sessions;
@@ -29,6 +30,7 @@ use crate::watch::Watch;
 use checkpoints::Checkpoints;
 pub(crate) use members::{Council, wanted};
 use reads::Reads;
+pub use replica::Replica;
 use writes::Writes;
 
 /// A manager. See [`crate::door`].

@@ -27,9 +27,6 @@ use plan::Planner;
 use serving::Serving;
 use timers::{Timer, Timers};
 
-/// Everything is looked at again this often, whatever was or was not marked.
-const SWEEP: Duration = Duration::from_secs(60);
-
 pub(crate) struct Leader {
     term: u64,
     pub(crate) fleet: Fleet,
@@ -42,6 +39,7 @@ pub(crate) struct Leader {
     /// Services to reconcile at the end of the batch.
     dirty: BTreeSet<ServiceId>,
     timers: Timers,
+    sweep: Duration,
     /// What nodes were told to be, on the sessions that are open.
     told_roles: BTreeMap<NodeId, NodeRole>,
     /// What nodes said about themselves that the store does not know yet.
@@ -56,7 +54,7 @@ pub(crate) struct Leader {
 
 impl Leader {
     /// Everything is dirty, and nothing is known of any node yet.
-    pub fn new(term: u64, store: &Store, now: Timestamp) -> Self {
+    pub fn new(term: u64, store: &Store, sweep: Duration, now: Timestamp) -> Self {
         let mut leader = Self {
             term,
             fleet: Fleet::default(),
@@ -68,6 +66,7 @@ impl Leader {
             planner: Planner::default(),
             dirty: store.service_ids().collect(),
             timers: Timers::default(),
+            sweep,
             told_roles: BTreeMap::new(),
             descriptions: BTreeMap::new(),
             certified_by: BTreeMap::new(),
@@ -86,7 +85,7 @@ impl Leader {
         for task in store.tasks() {
             leader.planner.add_task(task, store);
         }
-        leader.timers.set(Timer::Sweep, Some(now + SWEEP));
+        leader.timers.set(Timer::Sweep, Some(now + sweep));
         leader.arm_timers();
         leader
     }
@@ -161,7 +160,7 @@ impl Leader {
                 Timer::Sweep => {
                     self.dirty.extend(store.service_ids());
                     self.planner.retry_all();
-                    self.timers.set(Timer::Sweep, Some(now + SWEEP));
+                    self.timers.set(Timer::Sweep, Some(now + self.sweep));
                 }
                 Timer::Service(service) => {
                     self.dirty.insert(service);

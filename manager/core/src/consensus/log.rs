@@ -11,8 +11,7 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use super::snapshot;
 use crate::door::{CheckpointState, LogEntry, Recovered};
 
-/// Kept behind a checkpoint for followers that are a little behind, the lesser of both.
-const KEPT_ENTRIES: usize = 500;
+/// Most that is kept behind a checkpoint for followers that are a little behind.
 const KEPT_BYTES: usize = 8 << 20;
 
 /// What the disk held does not fit together. The manager must not start on it.
@@ -168,15 +167,15 @@ impl Log {
         self.entries.get(position as usize).map(|entry| entry.term)
     }
 
-    /// Drops what a durable checkpoint covers, but for the kept tail; answers the last index that is gone.
-    pub fn compact(&mut self, checkpoint: u64) -> Option<u64> {
+    /// Drops what a durable checkpoint covers, but for a tail of at most `keep` entries; answers the last index that is gone.
+    pub fn compact(&mut self, checkpoint: u64, keep: usize) -> Option<u64> {
         let covered = checkpoint.saturating_sub(self.truncated.0).min(self.entries.len() as u64) as usize;
         let mut bytes = 0;
         let kept = self
             .entries
             .range(..covered)
             .rev()
-            .take(KEPT_ENTRIES)
+            .take(keep)
             .take_while(|entry| {
                 bytes += entry.data.len();
                 bytes <= KEPT_BYTES
@@ -321,9 +320,9 @@ mod tests {
         let hard_state = HardState { term: 3, vote: 0, commit: 2_000 }.encode_to_vec().into();
         let mut log =
             Log::recover(Recovered { checkpoint: None, hard_state: Some(hard_state), entries }).unwrap();
-        assert_eq!(log.compact(1_600), Some(1_100));
+        assert_eq!(log.compact(1_600, 500), Some(1_100));
         assert_eq!((log.first(), log.last()), (1_101, 2_000));
         assert_eq!((log.term_at(1_100), log.term_at(1_099)), (Some(2), None));
-        assert_eq!(log.compact(1_600), None);
+        assert_eq!(log.compact(1_600, 500), None);
     }
 }

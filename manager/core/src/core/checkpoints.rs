@@ -7,10 +7,8 @@ use swarm_model::Timestamp;
 use crate::core::ManagerCore;
 use crate::door::{Checkpoint, CheckpointState, Effect};
 
-/// Entries between two checkpoints, if they come slowly: replaying them at start takes some ten milliseconds.
-const EVERY_ENTRIES: u64 = 1_000;
-/// Between two checkpoints that are cut because of [`EVERY_ENTRIES`]. What is written often is saved once in this time, not
-/// with each write.
+/// Between two checkpoints that are cut because of the count of entries. What is written often is saved once in this time,
+/// not with each write.
 const AT_LEAST: Duration = Duration::from_secs(1);
 /// Entries between two checkpoints at most: replaying them takes some hundred milliseconds.
 const MAX_ENTRIES: u64 = 20_000;
@@ -50,7 +48,7 @@ impl ManagerCore {
         let entries = index - checkpoints.last;
         let is_due = entries >= MAX_ENTRIES
             || checkpoints.bytes >= EVERY_BYTES
-            || (entries >= EVERY_ENTRIES && self.now.since(checkpoints.at) >= AT_LEAST);
+            || (entries >= self.config.log.checkpoint_every && self.now.since(checkpoints.at) >= AT_LEAST);
         if checkpoints.under_way || !is_due {
             return;
         }
@@ -68,7 +66,8 @@ impl ManagerCore {
 
     pub(super) fn checkpointed(&mut self, index: u64, effects: &mut Vec<Effect>) {
         self.checkpoints.under_way = false;
-        effects.extend(self.consensus.compact(index).map(|up_to| Effect::TruncateLog { up_to }));
+        let gone = self.consensus.compact(index, self.config.log.kept);
+        effects.extend(gone.map(|up_to| Effect::TruncateLog { up_to }));
     }
 
     /// A follower is so far behind that the log does not reach back to it.

@@ -116,7 +116,7 @@ impl ManagerCore {
         }
         if leads && self.leader.is_none() {
             tracing::info!(raft.term = term, "this manager leads");
-            self.leader = Some(Leader::new(term, &self.store, self.now));
+            self.leader = Some(Leader::new(term, &self.store, self.config.sweep, self.now));
             self.unseated();
         }
         if !self.consensus.is_leader() {

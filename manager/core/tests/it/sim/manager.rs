@@ -1,7 +1,7 @@
 //! A manager process: its core while it lives, its disk all the time.
 
 use swarm_manager_core::ManagerCore;
-use swarm_manager_core::door::{Config, Effect};
+use swarm_manager_core::door::{Config, Effect, LogKeeping};
 use swarm_model::Timestamp;
 
 use super::disk::Disk;
@@ -39,6 +39,8 @@ impl Manager {
             raft_id: self.index as u64 + 1,
             seed,
             tick: Config::TICK,
+            log: LogKeeping::default(),
+            sweep: Config::SWEEP,
         };
         let mut effects = Vec::new();
         self.core = Some(

@@ -1,0 +1,105 @@
+//! Many runs: ranges of seeds on several threads, seeds that once failed, and the proof that the checkers see.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Mutation, Outcome, run};
+
+/// What a range of seeds came to.
+#[derive(Debug)]
+pub struct Report {
+    pub runs: u64,
+    pub took: Duration,
+    pub simulated: Duration,
+    pub entries: u64,
+    pub answers: u64,
+    /// Of the runs that ended, the one of the lowest seed that failed.
+    pub failure: Option<Outcome>,
+}
+
+/// Runs the seeds until one fails. `None`: for ever.
+pub fn seeds(range: std::ops::Range<u64>, jobs: usize, mutation: Option<Mutation>) -> Report {
+    let started = Instant::now();
+    let next = AtomicU64::new(range.start);
+    let report = Mutex::new(Report {
+        runs: 0,
+        took: Duration::ZERO,
+        simulated: Duration::ZERO,
+        entries: 0,
+        answers: 0,
+        failure: None,
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let failed = |report: &Report| report.failure.as_ref().is_some_and(|it| it.seed < seed);
+                    if seed >= range.end || report.lock().is_ok_and(|report| failed(&report)) {
+                        return;
+                    }
+                    let outcome = run(seed, mutation, false);
+                    let Ok(mut report) = report.lock() else { return };
+                    report.add(outcome);
+                }
+            });
+        }
+    });
+    let mut report = report.into_inner().expect("no thread panics: runs catch");
+    report.took = started.elapsed();
+    report
+}
+
+impl Report {
+    fn add(&mut self, outcome: Outcome) {
+        self.runs += 1;
+        self.simulated += outcome.simulated;
+        self.entries += outcome.entries;
+        self.answers += outcome.answers;
+        let lower = self.failure.as_ref().is_none_or(|failure| outcome.seed < failure.seed);
+        if outcome.violation.is_some() && lower {
+            self.failure = Some(outcome);
+        }
+    }
+}
+
+/// A seed that failed once, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptSeed {
+    pub seed: u64,
+    pub cause: String,
+}
+
+/// Reads `seed cause …` per line; `#` begins a comment.
+///
+/// # Errors
+/// The line that does not begin with a number.
+pub fn kept_seeds(text: &str) -> Result<Vec<KeptSeed>, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (seed, cause) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            let seed = seed.parse().map_err(|_| format!("{line:?} does not begin with a seed"))?;
+            Ok(KeptSeed { seed, cause: cause.trim().to_owned() })
+        })
+        .collect()
+}
+
+/// How long a deliberate bug stayed unseen.
+#[derive(Debug)]
+pub struct Catch {
+    pub mutation: Mutation,
+    /// The seed that failed, counted from 1, and which checker saw it. `None`: it was not seen.
+    pub caught: Option<(u64, &'static str, String)>,
+}
+
+/// Runs a deliberate bug under the first seeds, until one fails.
+pub fn mutate(mutation: Mutation, most: u64, jobs: usize) -> Catch {
+    let report = seeds(1..most + 1, jobs, Some(mutation));
+    let caught = report.failure.and_then(|outcome| {
+        let violation = outcome.violation?;
+        Some((outcome.seed, violation.check, violation.text))
+    });
+    Catch { mutation, caught }
+}

@@ -1,0 +1,118 @@
+//! Invariant 5: a rolling update never has more slots out of service than its parallelism, nor any with start-first.
+//!
+//! The leader decided a moment before what is committed now, so what came up or went down meanwhile is not held against it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use swarm_model::{
+    Availability, DesiredState, NodeState, Service, ServiceId, Task, TaskId, TaskState, Timestamp, UpdateState,
+};
+
+use super::slots::starts_first;
+use super::{Seen, Step};
+
+/// From a decision to its entry.
+const DECIDED_BEFORE: Duration = Duration::from_secs(4);
+
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Slots that an update to a revision took out of service.
+    down: BTreeMap<(ServiceId, u32), u64>,
+    /// Since when a task is seen running, and when it was last.
+    running: BTreeMap<TaskId, (Timestamp, Timestamp)>,
+}
+
+pub fn check(step: &Step<'_>, seen: &Seen, memory: &mut Memory) -> Vec<String> {
+    memory.note(step, seen);
+    let mut taken = Vec::new();
+    let mut violations = Vec::new();
+    for task in step.after.tasks.values().filter(|task| stops(step, task)) {
+        let Some(service) = step.after.services.get(&task.service) else { continue };
+        if !served(step, seen, memory, task, service) {
+            continue;
+        }
+        if task.revision != service.revision && service.spec.update.order.is_some() && starts_first(service) && !stop_first(service) {
+            violations.push(format!("start-first took {}.{} out of service", service.spec.name, task.slot));
+        }
+        memory.down.insert((service.id, task.slot), service.revision);
+        taken.push(service.id);
+    }
+    memory.settle(step, seen);
+    for service in taken.iter().filter_map(|id| step.after.services.get(id)) {
+        let down = memory.down.range((service.id, 0)..=(service.id, u32::MAX)).count() as u64;
+        if let Some(allowed) = allowed(service).filter(|allowed| down > *allowed) {
+            violations.push(format!("the update of {} holds {down} slots down, {allowed} allowed", service.spec.name));
+        }
+    }
+    violations
+}
+
+fn stop_first(service: &Service) -> bool {
+    let orders = service.revisions.values().chain([&service.spec]).flat_map(|spec| [spec.update.order, spec.rollback.order]);
+    orders.flatten().any(|order| order == swarm_model::UpdateOrder::StopFirst)
+}
+
+fn stops(step: &Step<'_>, task: &Task) -> bool {
+    let before = step.before.tasks.get(&task.id);
+    task.desired == DesiredState::Shutdown
+        && before.is_some_and(|before| before.is_live())
+}
+
+/// Whether the slot was served by this task alone, and its node was one to stay on.
+fn served(step: &Step<'_>, seen: &Seen, memory: &Memory, task: &Task, service: &Service) -> bool {
+    let long = |id: TaskId| memory.running.get(&id).is_some_and(|(since, _)| step.now.since(*since) > DECIDED_BEFORE);
+    let stays = task.node.is_some_and(|node| {
+        seen.node(node) == Some(NodeState::Ready)
+            && step.before.nodes.get(&node).is_some_and(|node| node.spec.availability == Availability::Active)
+    });
+    let lately = |id: TaskId| memory.running.get(&id).is_some_and(|(_, last)| step.now.since(*last) < DECIDED_BEFORE);
+    let mut others = step.after.slot(service.id, task.slot).filter(|other| other.id != task.id);
+    seen.state(task.id) == Some(TaskState::Running)
+        && long(task.id)
+        && stays
+        && task.slot <= service.replicas()
+        && task.revision != service.revision
+        && !others.any(|other| lately(other.id))
+}
+
+/// `None`: no bound.
+fn allowed(service: &Service) -> Option<u64> {
+    let policy = match service.update.as_ref()?.state {
+        UpdateState::Updating => &service.spec.update,
+        UpdateState::RollbackStarted => &service.spec.rollback,
+        UpdateState::Paused
+        | UpdateState::Completed
+        | UpdateState::RollbackPaused
+        | UpdateState::RollbackCompleted => return None,
+    };
+    (policy.parallelism > 0).then_some(policy.parallelism)
+}
+
+impl Memory {
+    fn note(&mut self, step: &Step<'_>, seen: &Seen) {
+        self.running.retain(|id, _| step.after.tasks.contains_key(id));
+        for id in step.after.tasks.keys().filter(|id| seen.state(**id) == Some(TaskState::Running)) {
+            self.running.entry(*id).or_insert((step.now, step.now)).1 = step.now;
+        }
+        let stopped = |id: &TaskId| seen.state(*id).is_some_and(|state| state > TaskState::Running);
+        for (id, (since, _)) in &mut self.running {
+            if stopped(id) {
+                *since = step.now;
+            }
+        }
+    }
+
+    /// Slots that serve again, failed on their own, or are not wanted any more.
+    fn settle(&mut self, step: &Step<'_>, seen: &Seen) {
+        self.down.retain(|(service, slot), revision| {
+            let Some(service) = step.after.services.get(service) else { return false };
+            let mut tasks = step.after.slot(service.id, *slot);
+            let over = tasks.any(|task| {
+                let runs = task.is_live() && seen.state(task.id) == Some(TaskState::Running);
+                runs || (task.revision == *revision && task.outcome.is_some())
+            });
+            service.revision == *revision && *slot <= service.replicas() && !over
+        });
+    }
+}
