@@ -108,7 +108,8 @@ impl Disk {
         for persist in pending.by_ref().take(keep) {
             self.durable.persist(persist);
         }
-        if let Some(state) = pending.next().and_then(|torn| torn.checkpoint).filter(|_| spared.half_snapshot) {
+        if let Some(state) = pending.next().and_then(|torn| torn.checkpoint).filter(|_| spared.half_snapshot)
+        {
             self.durable.install(state);
         }
         if spared.checkpoint {

@@ -130,11 +130,22 @@ impl History {
             }
             (Request::RollbackService { version, .. }, Ok(Response::Service(view))) => {
                 let object = Object::Service(view.service.id.to_string());
-                self.write(object, &began, *version, &Content::Spec(view.service.spec.clone()), view.service.version)
+                self.write(
+                    object,
+                    &began,
+                    *version,
+                    &Content::Spec(view.service.spec.clone()),
+                    view.service.version,
+                )
             }
             (Request::GetService { .. }, Ok(Response::Service(view))) => {
                 let content = Content::Spec(view.service.spec.clone());
-                self.show(Object::Service(view.service.id.to_string()), &began, &content, view.service.version)
+                self.show(
+                    Object::Service(view.service.id.to_string()),
+                    &began,
+                    &content,
+                    view.service.version,
+                )
             }
             (Request::RemoveService { .. }, Ok(Response::Done)) => {
                 if let Some(object) = self.removals.remove(&id) {
@@ -180,7 +191,13 @@ impl History {
         Ok(())
     }
 
-    fn updated(&mut self, began: &Invocation, base: u64, spec: &Arc<ServiceSpec>, service: &Service) -> Checked {
+    fn updated(
+        &mut self,
+        began: &Invocation,
+        base: u64,
+        spec: &Arc<ServiceSpec>,
+        service: &Service,
+    ) -> Checked {
         let object = Object::Service(service.id.to_string());
         if service.spec != *spec && service.version == base {
             return Err(format!("an update of {object:?} was acknowledged and changed nothing"));
@@ -189,7 +206,14 @@ impl History {
     }
 
     /// A write from one version to another. One that changes nothing leaves the version as it is.
-    fn write(&mut self, object: Object, began: &Invocation, base: u64, content: &Content, version: u64) -> Checked {
+    fn write(
+        &mut self,
+        object: Object,
+        began: &Invocation,
+        base: u64,
+        content: &Content,
+        version: u64,
+    ) -> Checked {
         self.show(object.clone(), began, content, version)?;
         let register = self.registers.entry(object.clone()).or_default();
         if version > base
@@ -274,6 +298,8 @@ impl History {
         let there = removed.filter(|(object, _)| {
             truth.services.values().any(|it| Object::Service(it.id.to_string()) == **object)
         });
-        there.map(|(object, _)| format!("the removal of {object:?} was acknowledged, but it is there")).collect()
+        there
+            .map(|(object, _)| format!("the removal of {object:?} was acknowledged, but it is there"))
+            .collect()
     }
 }

@@ -329,9 +329,7 @@ impl World {
             }
             let event = match item {
                 Down::Opened => agent::Event::SessionOpened { session },
-                Down::Message(message) => {
-                    agent::Event::SessionMessage { session, message }
-                }
+                Down::Message(message) => agent::Event::SessionMessage { session, message },
                 Down::Closed(reason) => {
                     stream.down.deaf = true;
                     if let Some(agent) = &mut self.hosts[host].agent

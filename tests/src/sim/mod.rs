@@ -119,7 +119,8 @@ impl World {
             self.schedule(Duration::ZERO, Happening::StartAgent { host });
         }
         let ready = self.run_until(FORMATION_LIMIT, |world| {
-            (0..world.hosts.len()).all(|host| world.checks.seen.node(world.hosts[host].node) == Some(NodeState::Ready))
+            (0..world.hosts.len())
+                .all(|host| world.checks.seen.node(world.hosts[host].node) == Some(NodeState::Ready))
         });
         let managers = self.plan.managers;
         let voting = ready && self.run_until(FORMATION_LIMIT, |world| world.voters() == managers);

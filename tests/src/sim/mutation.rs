@@ -208,7 +208,8 @@ impl World {
             let image = swarm_model::Image { version, ..image.clone() };
             return Some(Ok(Response::Image(std::sync::Arc::new(image))));
         }
-        if matches!(request, Request::RemoveService { .. }) && self.tampering.is(Mutation::AcknowledgeUndone) {
+        if matches!(request, Request::RemoveService { .. }) && self.tampering.is(Mutation::AcknowledgeUndone)
+        {
             return Some(Ok(Response::Done));
         }
         if matches!(request, Request::ListImages)
@@ -243,7 +244,12 @@ impl World {
         result
     }
 
-    pub fn tamper_down(&mut self, manager: usize, stream: u64, mut message: ManagerMessage) -> Option<ManagerMessage> {
+    pub fn tamper_down(
+        &mut self,
+        manager: usize,
+        stream: u64,
+        mut message: ManagerMessage,
+    ) -> Option<ManagerMessage> {
         if let ManagerMessage::Mesh(delta) = &mut message {
             if self.tampering.strikes(Mutation::MeshLacksChange) && delta.base.is_some() {
                 delta.ports.pop_first();
@@ -280,7 +286,8 @@ impl World {
             order.address = *address;
         }
         if tampering.is(Mutation::ReplayAssignment) {
-            let kept = tampering.kept_message.get_or_insert_with(|| ManagerMessage::Assignments(delta.clone()));
+            let kept =
+                tampering.kept_message.get_or_insert_with(|| ManagerMessage::Assignments(delta.clone()));
             if let ManagerMessage::Assignments(old) = kept
                 && tampering.dice.per_mille(300)
             {

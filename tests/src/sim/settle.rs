@@ -166,11 +166,11 @@ impl World {
         let Some(spec) = self.truth.spec_of(task) else { return false };
         let on_node = || self.truth.open_tasks().filter(|other| other.node == Some(node.id));
         let host_up = self.hosts.iter().any(|host| host.node == node.id && host.is_on && !host.is_removed);
-        let reserved = on_node().filter_map(|other| self.truth.spec_of(other)).fold(
-            Resources::default(),
-            |sum, spec| sum.saturating_add(spec.task.reservations),
-        );
-        let taken: Vec<u16> = on_node().filter_map(|other| self.truth.spec_of(other)).flat_map(|it| host_ports(it)).collect();
+        let reserved = on_node()
+            .filter_map(|other| self.truth.spec_of(other))
+            .fold(Resources::default(), |sum, spec| sum.saturating_add(spec.task.reservations));
+        let taken: Vec<u16> =
+            on_node().filter_map(|other| self.truth.spec_of(other)).flat_map(|it| host_ports(it)).collect();
         let placement = &spec.task.placement;
         let there = on_node().filter(|other| other.service == service.id && other.is_live()).count();
         host_up
@@ -184,7 +184,8 @@ impl World {
     /// What a host has without being told.
     fn surplus(&self, host: usize) -> Option<String> {
         let it = &self.hosts[host];
-        let drained = self.truth.nodes.get(&it.node).is_some_and(|node| node.spec.availability == Availability::Drain);
+        let drained =
+            self.truth.nodes.get(&it.node).is_some_and(|node| node.spec.availability == Availability::Drain);
         for container in it.runtime.running() {
             let id = container.assignment.task;
             let task = self.truth.tasks.get(&id);
@@ -221,7 +222,8 @@ impl World {
         let mut wanted: BTreeMap<(Protocol, u16), BTreeSet<SocketAddrV4>> = BTreeMap::new();
         for service in self.truth.services.values() {
             for port in service.ports.iter().filter(|port| port.mode == PortMode::Ingress) {
-                let tasks = self.truth.tasks.values().filter(|task| task.service == service.id && self.runs(task));
+                let tasks =
+                    self.truth.tasks.values().filter(|task| task.service == service.id && self.runs(task));
                 let backends = tasks.filter_map(|task| Some(SocketAddrV4::new(task.address?, port.target)));
                 wanted.insert((port.protocol, port.published?), backends.collect());
             }
@@ -229,7 +231,8 @@ impl World {
         let mesh = &self.hosts[host].runtime.mesh;
         let programmed: BTreeMap<_, BTreeSet<SocketAddrV4>> =
             mesh.ports.iter().map(|(port, backends)| (*port, backends.iter().copied().collect())).collect();
-        (programmed != wanted).then(|| format!("host {host} has the mesh {programmed:?} instead of {wanted:?}"))
+        (programmed != wanted)
+            .then(|| format!("host {host} has the mesh {programmed:?} instead of {wanted:?}"))
     }
 
     /// The machine of a node.

@@ -139,7 +139,9 @@ impl World {
             start,
             now: start,
             managers: (0..hosts).map(Manager::new).collect(),
-            hosts: (0..hosts).map(|host| Host::new(host, Dice::new(seed ^ (host as u64) << 48, Purpose::Runtime))).collect(),
+            hosts: (0..hosts)
+                .map(|host| Host::new(host, Dice::new(seed ^ (host as u64) << 48, Purpose::Runtime)))
+                .collect(),
             network: Network::new(dice(Purpose::Network)),
             streams: BTreeMap::new(),
             next_stream: 0,
@@ -189,8 +191,12 @@ impl World {
 
     /// The manager that leads, if it can be asked: the one of the highest term.
     pub fn leader(&self) -> Option<usize> {
-        let leads = |index: &usize| self.managers[*index].leads.filter(|_| self.managers[*index].core.is_some());
-        (0..self.managers.len()).filter_map(|index| Some((leads(&index)?, index))).max().map(|(_, index)| index)
+        let leads =
+            |index: &usize| self.managers[*index].leads.filter(|_| self.managers[*index].core.is_some());
+        (0..self.managers.len())
+            .filter_map(|index| Some((leads(&index)?, index)))
+            .max()
+            .map(|(_, index)| index)
     }
 
     pub fn manager_with(&self, raft_id: u64) -> Option<usize> {
@@ -203,7 +209,8 @@ impl World {
 
     pub fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
-        while self.violation.is_none() && self.queue.first_key_value().is_some_and(|((at, _), _)| *at <= end) {
+        while self.violation.is_none() && self.queue.first_key_value().is_some_and(|((at, _), _)| *at <= end)
+        {
             self.step();
         }
         self.now = self.now.max(end);

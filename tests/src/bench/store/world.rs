@@ -35,7 +35,8 @@ fn config() -> Config {
         raft_id: 1,
         seed: [7; 32],
         tick: Config::TICK,
-        log: LogKeeping::default(), sweep: Config::SWEEP,
+        log: LogKeeping::default(),
+        sweep: Config::SWEEP,
     }
 }
 

@@ -56,7 +56,10 @@ impl World {
         self.hosts[host].runtime.running().find_map(|container| {
             let other = &container.assignment;
             if other.address == assignment.address {
-                return Some(format!("{} is in use on host {host} when {} starts", other.address, assignment.task));
+                return Some(format!(
+                    "{} is in use on host {host} when {} starts",
+                    other.address, assignment.task
+                ));
             }
             let port = host_ports(&other.ports).into_iter().find(|port| own.contains(port))?;
             Some(format!("port {port:?} is in use on host {host} when {} starts", assignment.task))

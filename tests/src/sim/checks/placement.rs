@@ -21,7 +21,8 @@ pub struct Memory {
 
 pub fn check(step: &Step<'_>, memory: &mut Memory) -> Vec<String> {
     memory.note(step);
-    let was_placed = |task: &Task| step.before.tasks.get(&task.id).is_some_and(|before| before.node.is_some());
+    let was_placed =
+        |task: &Task| step.before.tasks.get(&task.id).is_some_and(|before| before.node.is_some());
     let placed = step.after.tasks.values().filter(|task| task.node.is_some() && !was_placed(task));
     placed.filter_map(|task| misplaced(step, memory, task)).collect()
 }
@@ -45,12 +46,16 @@ fn misplaced(step: &Step<'_>, memory: &Memory, task: &Task) -> Option<String> {
     let earlier = memory.earlier.get(&id).into_iter().flatten().map(|(_, node)| node);
     let fits = step.after.nodes.get(&id).into_iter().chain(earlier).any(|node| fits(step, spec, node));
     if !fits {
-        return Some(format!("task {} of {} was placed on node {id}, where it does not fit", task.id, spec.name));
+        return Some(format!(
+            "task {} of {} was placed on node {id}, where it does not fit",
+            task.id, spec.name
+        ));
     }
     let most = spec.task.placement.max_replicas_per_node?;
     let there = step.after.open_tasks().filter(|it| it.service == task.service && it.node == Some(id));
     let there = there.filter(|it| it.is_live()).count();
-    (there > most as usize).then(|| format!("{there} tasks of {} on node {id}, {most} are allowed", spec.name))
+    (there > most as usize)
+        .then(|| format!("{there} tasks of {} on node {id}, {most} are allowed", spec.name))
 }
 
 fn fits(step: &Step<'_>, spec: &ServiceSpec, node: &Node) -> bool {

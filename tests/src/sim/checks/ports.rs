@@ -13,7 +13,8 @@ pub fn check(step: &Step<'_>) -> Vec<String> {
         let (Some(node), Some(spec)) = (task.node, step.after.spec_of(task)) else { continue };
         for port in spec.ports.iter().filter(|port| port.mode == PortMode::Host) {
             if let Some(other) = holders.insert((node, port.protocol, port.published), task.id) {
-                violations.push(format!("port {:?} of {node} is held by {other} and {}", port.published, task.id));
+                violations
+                    .push(format!("port {:?} of {node} is held by {other} and {}", port.published, task.id));
             }
         }
     }
@@ -21,10 +22,8 @@ pub fn check(step: &Step<'_>) -> Vec<String> {
     for service in step.after.services.values() {
         for port in service.ports.iter().filter(|port| port.mode == PortMode::Ingress) {
             if let Some(other) = services.insert((port.protocol, port.published), &service.spec.name) {
-                violations.push(format!(
-                    "{:?} is published by {other} and {}",
-                    port.published, service.spec.name
-                ));
+                violations
+                    .push(format!("{:?} is published by {other} and {}", port.published, service.spec.name));
             }
         }
     }

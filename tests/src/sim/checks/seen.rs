@@ -42,7 +42,10 @@ impl Seen {
                 Change::Node(view) => drop(self.nodes.insert(view.node.id, view.state)),
                 Change::TaskRemoved { task, .. } => drop(self.tasks.remove(&task)),
                 Change::NodeRemoved(node) => drop(self.nodes.remove(&node)),
-                Change::Service(_) | Change::ServiceRemoved(_) | Change::Image(_) | Change::ImageRemoved(_) => {}
+                Change::Service(_)
+                | Change::ServiceRemoved(_)
+                | Change::Image(_)
+                | Change::ImageRemoved(_) => {}
             }
         }
     }

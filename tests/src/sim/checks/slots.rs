@@ -18,7 +18,8 @@ pub fn check(step: &Step<'_>) -> Vec<String> {
         if count <= before.get(&(service.id, slot)).copied().unwrap_or(0) {
             continue;
         }
-        let leaves = step.after.slot(service.id, slot).filter(|task| wanted(task)).any(|task| must_leave(step, task));
+        let leaves =
+            step.after.slot(service.id, slot).filter(|task| wanted(task)).any(|task| must_leave(step, task));
         let most = if starts_first(service) || leaves { 2 } else { 1 };
         if count > most {
             violations.push(format!("{count} tasks of {}.{slot} are desired running", service.spec.name));
@@ -41,9 +42,10 @@ fn counts(truth: &Truth) -> BTreeMap<(ServiceId, u32), usize> {
 
 fn must_leave(step: &Step<'_>, task: &Task) -> bool {
     let Some(node) = task.node.and_then(|node| step.before.nodes.get(&node)) else { return true };
-    let matches = step.after.spec_of(task).is_none_or(|spec| {
-        spec.task.placement.constraints.iter().all(|constraint| constraint.matches(node))
-    });
+    let matches = step
+        .after
+        .spec_of(task)
+        .is_none_or(|spec| spec.task.placement.constraints.iter().all(|constraint| constraint.matches(node)));
     node.spec.availability == Availability::Drain || !matches
 }
 

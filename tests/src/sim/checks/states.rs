@@ -8,7 +8,8 @@ pub fn check(step: &Step<'_>) -> Vec<String> {
         let Some(after) = step.after.tasks.get(&before.id) else { continue };
         let id = before.id;
         if after.desired < before.desired {
-            violations.push(format!("task {id} was desired {} and is desired {}", before.desired, after.desired));
+            violations
+                .push(format!("task {id} was desired {} and is desired {}", before.desired, after.desired));
         }
         if before.node.is_some() && (after.node, after.address) != (before.node, before.address) {
             violations.push(format!("task {id} moved from {:?} to {:?}", before.node, after.node));

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use swarm_model::{
-    Availability, DesiredState, NodeState, Service, ServiceId, Task, TaskId, TaskState, Timestamp, UpdateState,
+    Availability, DesiredState, NodeState, Service, ServiceId, Task, TaskId, TaskState, Timestamp,
+    UpdateState,
 };
 
 use super::slots::starts_first;
@@ -32,7 +33,11 @@ pub fn check(step: &Step<'_>, seen: &Seen, memory: &mut Memory) -> Vec<String> {
         if !served(step, seen, memory, task, service) {
             continue;
         }
-        if task.revision != service.revision && service.spec.update.order.is_some() && starts_first(service) && !stop_first(service) {
+        if task.revision != service.revision
+            && service.spec.update.order.is_some()
+            && starts_first(service)
+            && !stop_first(service)
+        {
             violations.push(format!("start-first took {}.{} out of service", service.spec.name, task.slot));
         }
         memory.down.insert((service.id, task.slot), service.revision);
@@ -42,31 +47,40 @@ pub fn check(step: &Step<'_>, seen: &Seen, memory: &mut Memory) -> Vec<String> {
     for service in taken.iter().filter_map(|id| step.after.services.get(id)) {
         let down = memory.down.range((service.id, 0)..=(service.id, u32::MAX)).count() as u64;
         if let Some(allowed) = allowed(service).filter(|allowed| down > *allowed) {
-            violations.push(format!("the update of {} holds {down} slots down, {allowed} allowed", service.spec.name));
+            violations.push(format!(
+                "the update of {} holds {down} slots down, {allowed} allowed",
+                service.spec.name
+            ));
         }
     }
     violations
 }
 
 fn stop_first(service: &Service) -> bool {
-    let orders = service.revisions.values().chain([&service.spec]).flat_map(|spec| [spec.update.order, spec.rollback.order]);
+    let orders = service
+        .revisions
+        .values()
+        .chain([&service.spec])
+        .flat_map(|spec| [spec.update.order, spec.rollback.order]);
     orders.flatten().any(|order| order == swarm_model::UpdateOrder::StopFirst)
 }
 
 fn stops(step: &Step<'_>, task: &Task) -> bool {
     let before = step.before.tasks.get(&task.id);
-    task.desired == DesiredState::Shutdown
-        && before.is_some_and(|before| before.is_live())
+    task.desired == DesiredState::Shutdown && before.is_some_and(|before| before.is_live())
 }
 
 /// Whether the slot was served by this task alone, and its node was one to stay on.
 fn served(step: &Step<'_>, seen: &Seen, memory: &Memory, task: &Task, service: &Service) -> bool {
-    let long = |id: TaskId| memory.running.get(&id).is_some_and(|(since, _)| step.now.since(*since) > DECIDED_BEFORE);
+    let long = |id: TaskId| {
+        memory.running.get(&id).is_some_and(|(since, _)| step.now.since(*since) > DECIDED_BEFORE)
+    };
     let stays = task.node.is_some_and(|node| {
         seen.node(node) == Some(NodeState::Ready)
             && step.before.nodes.get(&node).is_some_and(|node| node.spec.availability == Availability::Active)
     });
-    let lately = |id: TaskId| memory.running.get(&id).is_some_and(|(_, last)| step.now.since(*last) < DECIDED_BEFORE);
+    let lately =
+        |id: TaskId| memory.running.get(&id).is_some_and(|(_, last)| step.now.since(*last) < DECIDED_BEFORE);
     let mut others = step.after.slot(service.id, task.slot).filter(|other| other.id != task.id);
     seen.state(task.id) == Some(TaskState::Running)
         && long(task.id)
