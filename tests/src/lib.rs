@@ -5,4 +5,3 @@ pub mod bench;
 pub mod chaos;
 pub mod e2e;
 pub mod load;
-pub mod sim;

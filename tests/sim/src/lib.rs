@@ -7,6 +7,8 @@
 //! The cores are the product's. What their shells do with disks, sockets and the runtime is done here by the world, in
 //! the same order; nothing here proves anything about the shells.
 
+#![forbid(unsafe_code)]
+
 pub mod campaign;
 mod checks;
 mod clock;

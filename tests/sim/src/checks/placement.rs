@@ -8,7 +8,7 @@ use std::time::Duration;
 use swarm_model::{Availability, Node, NodeId, ServiceSpec, Task, Timestamp};
 
 use super::Step;
-use crate::sim::specs;
+use crate::specs;
 
 /// From a decision to its entry: a disk may take that long.
 const DECIDED_BEFORE: Duration = Duration::from_secs(8);

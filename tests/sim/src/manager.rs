@@ -261,7 +261,8 @@ impl World {
             Effect::CloseSession { session, reason } => self.close_session(session, reason),
             Effect::Publish(publication) => self.published(index, publication),
             Effect::Leadership(leadership) => self.leadership(index, leadership),
-            Effect::Members(_) => {}
+            // The world's own book says who may speak to whom; disks are not locked here.
+            Effect::Members(_) | Effect::Removed(_) | Effect::Autolock(_) => {}
             Effect::Stop { reason } => self.manager_stops(index, &reason),
         }
     }
@@ -333,6 +334,7 @@ impl World {
                 let leader = leader.and_then(|id| self.manager_with(id)).map(specs::address);
                 agent::Closed::NotLeader { leader }
             }
+            CloseReason::Removed { .. } => agent::Closed::Removed,
             CloseReason::UnknownNode(_)
             | CloseReason::Superseded(_)
             | CloseReason::RoleChanged(_)

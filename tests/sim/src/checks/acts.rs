@@ -4,7 +4,7 @@
 use swarm_agent_core::Operation;
 use swarm_model::{Assignment, DesiredState, PortMode, PortSpec, TaskId};
 
-use crate::sim::world::World;
+use crate::world::World;
 
 impl World {
     pub fn check_operation(&mut self, host: usize, operation: &Operation) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use swarm_model::Resources;
 
 use super::Step;
-use crate::sim::specs;
+use crate::specs;
 
 pub fn check(step: &Step<'_>) -> Vec<String> {
     let mut reserved: BTreeMap<_, Resources> = BTreeMap::new();

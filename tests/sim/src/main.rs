@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use swarm_tests::sim::campaign::{self, Report};
-use swarm_tests::sim::{Mutation, Outcome, run};
+use swarm_sim::campaign::{self, Report};
+use swarm_sim::{Mutation, Outcome, run};
 
 /// Runs whole clusters in one thread under one seed each, with faults, and checks what must hold.
 #[derive(Debug, Parser)]
