@@ -117,6 +117,10 @@ impl Leader {
         let Some(task) = store.task(id) else { return };
         self.planner.add_task(task, store);
         self.mark_assignment(id, store);
+        if task.node.is_none() {
+            // Nothing will be heard of it: only a second look sets the deadline of an update that waits for it.
+            self.dirty.insert(task.service);
+        }
         watch.task(id);
     }
 
