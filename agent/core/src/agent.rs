@@ -50,6 +50,8 @@ pub struct AgentCore {
     remove: Lane,
     /// Tasks whose next step is to be looked at.
     marked: BTreeSet<TaskId>,
+    /// Tasks that could start, but for a port or address that another one here still has.
+    blocked: BTreeSet<TaskId>,
     /// Tasks whose record on disk is not what it should be.
     unsaved: BTreeSet<TaskId>,
     forgotten: BTreeSet<TaskId>,
@@ -88,6 +90,7 @@ impl AgentCore {
             start: Lane::new(config.parallelism.start),
             remove: Lane::new(config.parallelism.remove),
             marked: BTreeSet::new(),
+            blocked: BTreeSet::new(),
             unsaved: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             outbox: Outbox::default(),

@@ -26,6 +26,22 @@ pub(crate) enum Phase {
     Ended,
 }
 
+impl Phase {
+    /// Whether a container of the task may be there, or is about to be.
+    pub fn may_run(self) -> bool {
+        match self {
+            Self::StartQueued | Self::Starting | Self::Running | Self::Stopping => true,
+            Self::New
+            | Self::PrepareQueued
+            | Self::Preparing
+            | Self::PreparePaused
+            | Self::Cancelling
+            | Self::Ready
+            | Self::Ended => false,
+        }
+    }
+}
+
 /// What to do next about a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {

@@ -12,8 +12,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClusterId, DesiredState, EngineDescription, NodeId, NodeRole, PortSpec, Protocol, ServiceId, TaskId,
-    TaskSpec, TaskStatus,
+    ClusterId, DesiredState, EngineDescription, NodeId, NodeRole, PortMode, PortSpec, Protocol, ServiceId,
+    TaskId, TaskSpec, TaskStatus,
 };
 
 /// Version of a table that a leader sends: its term, then a number that rises within the term.
@@ -100,6 +100,19 @@ pub struct Assignment {
     pub spec: Arc<TaskSpec>,
     /// With every published number filled in.
     pub ports: Vec<PortSpec>,
+}
+
+impl Assignment {
+    /// Whether both cannot run on one node at a time: they have the same address, or a port of the node.
+    pub fn excludes(&self, other: &Self) -> bool {
+        let ports = |ports: &[PortSpec]| -> Vec<_> {
+            let host = ports.iter().filter(|port| port.mode == PortMode::Host);
+            host.map(|port| (port.protocol, port.published)).collect()
+        };
+        let own = ports(&self.ports);
+        self.address == other.address
+            || !own.is_empty() && ports(&other.ports).iter().any(|port| own.contains(port))
+    }
 }
 
 /// Change of the routing mesh: which nodes there are, and which task addresses stand behind each published port.

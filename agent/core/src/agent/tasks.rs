@@ -128,14 +128,15 @@ impl AgentCore {
                 self.operations.push(Operation::CancelPrepare(task));
                 self.rise(task, status(TaskState::Shutdown, now));
             }
-            Step::QueueStart => {
-                entry.phase = Phase::StartQueued;
-                self.start.enter(task);
-            }
+            Step::QueueStart => match self.holder(task) {
+                Some(holder) => self.block(task, holder),
+                None => self.queue_start(task),
+            },
             Step::Stop => self.stop(now, task),
             Step::EndUnstarted => {
                 entry.phase = Phase::Ended;
                 self.marked.insert(task);
+                self.marked.append(&mut self.blocked);
                 self.rise(task, status(TaskState::Shutdown, now));
             }
             Step::Remove => {
@@ -144,6 +145,30 @@ impl AgentCore {
                 self.remove.enter(task);
             }
         }
+    }
+
+    fn queue_start(&mut self, task: TaskId) {
+        if let Some(entry) = self.tasks.get_mut(&task) {
+            entry.phase = Phase::StartQueued;
+            self.start.enter(task);
+        }
+    }
+
+    /// A task that still has what this one is to have. The managers give nothing twice, but a node that was away and
+    /// comes back is told to stop the old and to start the new at once.
+    fn holder(&self, task: TaskId) -> Option<TaskId> {
+        let wanted = &self.tasks.get(&task)?.assignment;
+        let holds = |entry: &Entry| entry.phase.may_run() && entry.assignment.excludes(wanted);
+        self.tasks.iter().find(|(other, entry)| **other != task && holds(entry)).map(|(other, _)| *other)
+    }
+
+    fn block(&mut self, task: TaskId, holder: TaskId) {
+        self.blocked.insert(task);
+        if let Some(entry) = self.tasks.get_mut(&task) {
+            entry.status.message =
+                format!("waits for task {holder} of this node to give up its port or address");
+        }
+        self.tell(task);
     }
 
     fn stop(&mut self, now: Timestamp, task: TaskId) {
@@ -238,6 +263,7 @@ impl AgentCore {
             }
             Err(error) => {
                 entry.phase = Phase::Ended;
+                self.marked.append(&mut self.blocked);
                 self.rise(task, failed(TaskState::Failed, now, error));
             }
         }
@@ -250,6 +276,7 @@ impl AgentCore {
         let end = status_of(&exit, asked, &entry.assignment.spec.limits, now);
         self.timers.clear(Timer::Kill(task));
         self.marked.insert(task);
+        self.marked.append(&mut self.blocked);
         self.rise(task, end);
     }
 

@@ -419,6 +419,37 @@ fn a_container_without_a_record_waits_for_the_managers_word() {
 }
 
 #[test]
+fn a_port_of_the_node_is_not_taken_from_a_task_that_still_stops() {
+    connected(
+        "
+        > delta 1.1 1.2 a=running:443
+        write a=running
+        prepare a
+        > prepared a
+        start a
+        > started a
+        send a=running
+        > full 2.1 b=running:443
+        write node epoch=2
+        write a=remove
+        write b=running
+        stop a
+        prepare b
+        > prepared b
+        > wait 100
+        send b=ready(waits for task 000000000000000000000002p of this node to give up its port or address)
+        > exited a 0
+        write a=remove ended=shutdown
+        start b
+        remove a
+        send a=shutdown b=starting
+        > started b
+        send b=running
+        ",
+    );
+}
+
+#[test]
 fn a_manager_that_falls_silent_is_left() {
     connected(
         "

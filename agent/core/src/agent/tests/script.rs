@@ -6,8 +6,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use swarm_model::{
-    AgentMessage, AssignmentsDelta, ClusterId, DesiredState, EngineDescription, ManagerMessage, MeshDelta,
-    NodeId, Platform, Resources, TableVersion, TaskId, TaskStatus, Timestamp, Welcome,
+    AgentMessage, Assignment, AssignmentsDelta, ClusterId, DesiredState, EngineDescription, ManagerMessage,
+    MeshDelta, NodeId, Platform, PortMode, PortSpec, Protocol, Resources, TableVersion, TaskId, TaskStatus,
+    Timestamp, Welcome,
 };
 
 use crate::door::{
@@ -217,7 +218,11 @@ fn assignments(base: Option<&str>, to: &str, words: &[&str]) -> ManagerMessage {
     let (remove, upsert): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| word.starts_with('-'));
     let upsert = upsert.iter().map(|word| {
         let (name, state) = word.split_once('=').unwrap();
-        assignment(task(name), desired(state))
+        let (state, port) = state.split_once(':').map_or((state, None), |(state, port)| (state, Some(port)));
+        Assignment {
+            ports: port.into_iter().map(host_port).collect(),
+            ..assignment(task(name), desired(state))
+        }
     });
     ManagerMessage::Assignments(AssignmentsDelta {
         base: base.map(version),
@@ -225,6 +230,11 @@ fn assignments(base: Option<&str>, to: &str, words: &[&str]) -> ManagerMessage {
         upsert: upsert.collect(),
         remove: remove.iter().map(|word| task(&word[1..])).collect(),
     })
+}
+
+fn host_port(number: &str) -> PortSpec {
+    let published = Some(number.parse().unwrap());
+    PortSpec { protocol: Protocol::Tcp, mode: PortMode::Host, target: 80, published }
 }
 
 fn mesh(base: Option<&str>, to: &str) -> ManagerMessage {
