@@ -19,7 +19,7 @@ use rand::TryRng;
 use rustls::ServerConfig;
 use swarm_image::{RegistryOptions, StoreError};
 use swarm_manager_core::api::{ApiError, CreateCluster, NewNode, OwnState, Request, Response};
-use swarm_manager_core::door::{Config, Leadership, LogKeeping};
+use swarm_manager_core::door::{Config, Leadership};
 use swarm_manager_core::first_raft_id;
 use swarm_model::{
     Autolock, Availability, ClusterId, EngineDescription, Id, JoinSecrets, MAX_CERTIFICATE_LIFE, NodeId,
@@ -247,14 +247,7 @@ impl Manager {
         let raft_id = config.raft_id.unwrap_or_else(|| first_raft_id(identity.node));
         let dialler = Dialler::new(credentials).map_err(ManagerError::Tls)?;
         let (peers, losses) = Peers::new(dialler.clone(), raft_id, config.advertise.clone());
-        let core = Config {
-            node_id: identity.node,
-            raft_id,
-            seed: random()?,
-            tick: Config::TICK,
-            log: LogKeeping::default(),
-            sweep: Config::SWEEP,
-        };
+        let core = Config::new(identity.node, raft_id, random()?);
         let engine = Engine::start(core, &config.directory, keyring.key(), peers.outlet())
             .map_err(ManagerError::Engine)?;
         let registries = RegistryOptions {

@@ -44,9 +44,11 @@ impl Default for LogKeeping {
 }
 
 impl Config {
-    /// Design.md: election after 10 to 20 ticks, so a lost leader is replaced within 0.3 to 0.6 s.
-    pub const TICK: Duration = Duration::from_millis(30);
-    pub const SWEEP: Duration = Duration::from_secs(60);
+    /// With the paces of production. Elections come after 10 to 20 ticks, so a lost leader is replaced within 0.3 to 0.6 s.
+    pub fn new(node_id: NodeId, raft_id: u64, seed: [u8; 32]) -> Self {
+        let (tick, sweep) = (Duration::from_millis(30), Duration::from_secs(60));
+        Self { node_id, raft_id, seed, tick, log: LogKeeping::default(), sweep }
+    }
 }
 
 /// What the disk held when the manager started. All empty for a manager that never was part of a cluster.

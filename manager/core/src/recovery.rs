@@ -244,7 +244,7 @@ mod tests {
             hard_state: Some(refounded.hard_state),
             entries: Vec::new(),
         };
-        let config = Config { node_id, raft_id: refounded.raft_id, seed: [1; 32], tick: Config::TICK };
+        let config = Config::new(node_id, refounded.raft_id, [1; 32]);
         let mut effects = Vec::new();
         let core = ManagerCore::new(config, recovered, NOW, &mut effects).expect("it starts");
         (core, effects)

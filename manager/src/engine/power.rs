@@ -128,7 +128,7 @@ impl World {
         let recovered = Recovered { checkpoint, hard_state: held.hard_state, entries: held.entries };
         self.seed = self.seed.wrapping_add(1);
         let node_id = NodeId::from_u128(index as u128 + 1);
-        let config = Config { node_id, raft_id: raft_id(index), seed: [self.seed; 32], tick: TICK };
+        let config = Config { tick: TICK, ..Config::new(node_id, raft_id(index), [self.seed; 32]) };
         let mut effects = Vec::new();
         let core = ManagerCore::new(config, recovered, self.now, &mut effects)
             .unwrap_or_else(|error| panic!("manager {index}: {}", crate::text::chain(&error)));

@@ -91,7 +91,7 @@ impl Three {
         for number in 1..=3 {
             let node_id = NodeId::from_u128(number);
             let raft_id = first_raft_id(node_id);
-            let config = Config { node_id, raft_id, seed: [number as u8; 32], tick: Config::TICK };
+            let config = Config::new(node_id, raft_id, [number as u8; 32]);
             let wires = Arc::clone(&network);
             let raft_out: RaftOut = Box::new(move |to, message| {
                 if let Some(engine) = wires.lock().unwrap_or_else(PoisonError::into_inner).get(&to) {

@@ -15,8 +15,7 @@ const RAFT_ID: u64 = 1;
 
 /// What a cluster of one holds after some writes, as its disk would.
 fn cluster(nodes: u128) -> Recovered {
-    let config =
-        Config { node_id: NodeId::from_u128(1), raft_id: RAFT_ID, seed: [3; 32], tick: Config::TICK };
+    let config = Config::new(NodeId::from_u128(1), RAFT_ID, [3; 32]);
     let mut held = Recovered::default();
     let mut effects = Vec::new();
     let mut core = ManagerCore::new(config, held.clone(), now(), &mut effects).expect("starts");
@@ -121,7 +120,7 @@ fn a_survivor_goes_on_alone_and_a_crash_in_the_middle_changes_nothing_of_that() 
         }
         let (path, out) = (directory.path(), Box::new(|_, _| {}));
         let raft_id = swarm_manager_core::first_raft_id(NodeId::from_u128(1));
-        let config = Config { node_id: NodeId::from_u128(1), raft_id, seed: [4; 32], tick: Config::TICK };
+        let config = Config::new(NodeId::from_u128(1), raft_id, [4; 32]);
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let engine = crate::engine::Engine::start(config, path, &data_key, out).expect("starts");

@@ -111,8 +111,9 @@ impl World {
         for host in 1..self.hosts.len() {
             let manager = host < self.plan.managers;
             let admit = Request::AdmitNode(specs::new_node(host, host, manager));
-            if !matches!(self.ask(FORMATION_LIMIT, &admit), Some(Ok(_))) {
-                return self.violate("formation", format!("host {host} was not admitted"));
+            let admitted = self.ask(FORMATION_LIMIT, &admit);
+            if !matches!(admitted, Some(Ok(_))) {
+                return self.violate("formation", format!("host {host} was not admitted: {admitted:?}"));
             }
             self.managers[host].is_member = manager;
             self.start_manager(host);

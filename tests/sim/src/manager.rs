@@ -86,14 +86,8 @@ impl World {
         let now = self.now;
         self.tamper_disk(index);
         let manager = &mut self.managers[index];
-        let config = Config {
-            node_id: manager.node,
-            raft_id: manager.raft_id,
-            seed,
-            tick: Config::TICK,
-            log: self.plan.log,
-            sweep: self.plan.sweep,
-        };
+        let paces = Config::new(manager.node, manager.raft_id, seed);
+        let config = Config { log: self.plan.log, sweep: self.plan.sweep, ..paces };
         let clock = Clock::start(skew, drift, now);
         let mut effects = Vec::new();
         manager.life += 1;
@@ -261,7 +255,6 @@ impl World {
             Effect::CloseSession { session, reason } => self.close_session(session, reason),
             Effect::Publish(publication) => self.published(index, publication),
             Effect::Leadership(leadership) => self.leadership(index, leadership),
-            // The world's own book says who may speak to whom; disks are not locked here.
             Effect::Members(_) | Effect::Removed(_) | Effect::Autolock(_) => {}
             Effect::Stop { reason } => self.manager_stops(index, &reason),
         }

@@ -61,8 +61,15 @@ impl Operator {
 impl World {
     /// Sends a request to any manager that runs.
     fn send(&mut self, request: Request, awaited: bool) -> Option<RequestId> {
-        let up: Vec<usize> =
-            (0..self.managers.len()).filter(|manager| self.managers[*manager].core.is_some()).collect();
+        // One that has just joined passes everything on, as its shell does.
+        let knows = |manager: &usize| {
+            let process = self.managers[*manager].core.as_ref();
+            process.is_some_and(|process| process.core.replica().nodes().next().is_some())
+        };
+        let mut up: Vec<usize> = (0..self.managers.len()).filter(knows).collect();
+        if up.is_empty() {
+            up.extend((0..self.managers.len()).find(|manager| self.managers[*manager].core.is_some()));
+        }
         let manager = match self.leader().filter(|_| self.operator.dice.per_mille(700)) {
             Some(leader) => leader,
             None => *self.operator.dice.pick(&up)?,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_manager_core::door::{Config, LogKeeping};
+use swarm_manager_core::door::LogKeeping;
 
 use super::dice::Dice;
 
@@ -47,7 +47,7 @@ impl Plan {
             spikes: [0, 5, 60][dice.below(3)],
             network_failures: [0, 100][dice.below(2)],
             log: if dice.per_mille(700) { small_log } else { LogKeeping::default() },
-            sweep: if dice.per_mille(800) { Duration::from_secs(24 * 3600) } else { Config::SWEEP },
+            sweep: Duration::from_secs(if dice.per_mille(800) { 24 * 3600 } else { 60 }),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use swarm_manager_core::api::{Request, Response};
 use swarm_model::{
     Availability, DesiredState, Node, NodeId, PortMode, Protocol, Resources, Service, ServiceSpec, Task,
-    TaskState,
+    TaskState, UpdateState,
 };
 
 use super::specs;
@@ -18,6 +18,8 @@ use super::world::World;
 const LEADER_LIMIT: Duration = Duration::from_secs(10);
 /// From then on to what is wanted. Well below a leader's sweep, which must not be needed.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(30);
+/// For updates to watch what they have changed, slot after slot, or to give up what finds no room, and roll back.
+const UPDATES_LIMIT: Duration = Duration::from_secs(25 * 60);
 const QUIET: Duration = Duration::from_secs(60);
 
 impl World {
@@ -37,7 +39,23 @@ impl World {
         if !converged {
             return self.violate("convergence", format!("after {CONVERGENCE_LIMIT:?}: {missing}"));
         }
+        if !self.run_until(UPDATES_LIMIT, |world| world.update_under_way().is_none()) {
+            let name = self.update_under_way().unwrap_or_default();
+            return self.violate("convergence", format!("the update of {name} does not end"));
+        }
         self.stay_quiet();
+    }
+
+    fn update_under_way(&self) -> Option<String> {
+        let mut services = self.truth.services.values();
+        let under_way = services.find(|service| {
+            let state = service.update.as_ref().map(|update| update.state);
+            matches!(state, Some(UpdateState::Updating | UpdateState::RollbackStarted))
+        })?;
+        let tasks: Vec<_> = self.truth.tasks.values().filter(|task| task.service == under_way.id).collect();
+        let (spec, update) = (&under_way.spec, &under_way.update);
+        let policies = (&spec.update, &spec.rollback);
+        Some(format!("{} ({update:?} by {policies:?}): {}", spec.name, self.describe(&tasks)))
     }
 
     fn stay_quiet(&mut self) {
@@ -120,7 +138,9 @@ impl World {
             if self.waits_for_its_time(newest) {
                 continue;
             }
-            if newest.node.is_none() && of_slot.len() == 1 {
+            // A start-first update has found no room for its task beside the one that runs.
+            let others_run = of_slot.iter().filter(|task| task.id != newest.id).all(|task| self.runs(task));
+            if newest.node.is_none() && others_run && of_slot.len() <= 2 {
                 if let Some(node) = self.truth.nodes.values().find(|node| self.fits(service, newest, node)) {
                     return Some(format!("{name}.{slot} waits, but fits on {}", node.engine.hostname));
                 }

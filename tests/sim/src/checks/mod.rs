@@ -6,6 +6,7 @@
 
 mod acts;
 mod addresses;
+mod difference;
 mod equal_stores;
 mod outcomes;
 mod placement;
@@ -68,6 +69,7 @@ impl World {
         }
         let after = Truth::of(core.replica());
         let before = std::mem::replace(&mut self.truth, after);
+        self.tell(&difference::describe(&before, &self.truth));
         self.check_step(&before);
     }
 

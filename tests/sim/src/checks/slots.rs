@@ -40,7 +40,8 @@ fn counts(truth: &Truth) -> BTreeMap<(ServiceId, u32), usize> {
     counts
 }
 
-fn must_leave(step: &Step<'_>, task: &Task) -> bool {
+/// Its node is drained, gone, or does not fit its constraints any more.
+pub fn must_leave(step: &Step<'_>, task: &Task) -> bool {
     let Some(node) = task.node.and_then(|node| step.before.nodes.get(&node)) else { return true };
     let matches = step
         .after

@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use swarm_model::{
-    Availability, DesiredState, NodeState, Service, ServiceId, Task, TaskId, TaskState, Timestamp,
-    UpdateState,
+    DesiredState, NodeState, Service, ServiceId, Task, TaskId, TaskState, Timestamp, UpdateState,
 };
 
-use super::slots::starts_first;
+use super::slots::{must_leave, starts_first};
 use super::{Seen, Step};
 
 /// From a decision to its entry.
@@ -75,10 +74,8 @@ fn served(step: &Step<'_>, seen: &Seen, memory: &Memory, task: &Task, service: &
     let long = |id: TaskId| {
         memory.running.get(&id).is_some_and(|(since, _)| step.now.since(*since) > DECIDED_BEFORE)
     };
-    let stays = task.node.is_some_and(|node| {
-        seen.node(node) == Some(NodeState::Ready)
-            && step.before.nodes.get(&node).is_some_and(|node| node.spec.availability == Availability::Active)
-    });
+    let ready = task.node.is_some_and(|node| seen.node(node) == Some(NodeState::Ready));
+    let stays = ready && !must_leave(step, task);
     let lately =
         |id: TaskId| memory.running.get(&id).is_some_and(|(_, last)| step.now.since(*last) < DECIDED_BEFORE);
     let mut others = step.after.slot(service.id, task.slot).filter(|other| other.id != task.id);

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use swarm_manager::engine::Engine;
 use swarm_manager::keys::DataKey;
 use swarm_manager_core::api::{CreateCluster, NewNode, Request, Response};
-use swarm_manager_core::door::{Config, LogKeeping};
+use swarm_manager_core::door::Config;
 use swarm_model::{
     ClusterId, EngineDescription, Image, JoinSecrets, NodeId, NodeRole, Platform, Resources, Timestamp,
 };
@@ -77,14 +77,7 @@ async fn check(directory: &Path, key: &DataKey, clients: u32, last: u32) -> anyh
 }
 
 fn start(directory: &Path, key: &DataKey) -> anyhow::Result<Engine> {
-    let config = Config {
-        node_id: NodeId::from_u128(1),
-        raft_id: 1,
-        seed: [7; 32],
-        tick: Config::TICK,
-        log: LogKeeping::default(),
-        sweep: Config::SWEEP,
-    };
+    let config = Config::new(NodeId::from_u128(1), 1, [7; 32]);
     Ok(Engine::start(config, directory, key, Box::new(|_, _| {}))?)
 }
 

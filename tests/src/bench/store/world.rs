@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use swarm_manager_core::ManagerCore;
 use swarm_manager_core::api::{ApiError, Request, Response};
-use swarm_manager_core::door::{Config, Effect, Event, LogEntry, LogKeeping, Persist, Recovered, RequestId};
+use swarm_manager_core::door::{Config, Effect, Event, LogEntry, Persist, Recovered, RequestId};
 use swarm_model::{NodeId, Timestamp};
 
 /// Between two batches: short, so that nothing times out while millions of them run.
@@ -30,14 +30,7 @@ pub struct Log {
 }
 
 fn config() -> Config {
-    Config {
-        node_id: NodeId::from_u128(1),
-        raft_id: 1,
-        seed: [7; 32],
-        tick: Config::TICK,
-        log: LogKeeping::default(),
-        sweep: Config::SWEEP,
-    }
+    Config::new(NodeId::from_u128(1), 1, [7; 32])
 }
 
 impl World {

@@ -1,7 +1,7 @@
 //! A manager process: its core while it lives, its disk all the time.
 
 use swarm_manager_core::ManagerCore;
-use swarm_manager_core::door::{Config, Effect, LogKeeping};
+use swarm_manager_core::door::{Config, Effect};
 use swarm_model::Timestamp;
 
 use super::disk::Disk;
@@ -34,14 +34,7 @@ impl Manager {
     }
 
     pub fn start(&mut self, seed: [u8; 32], now: Timestamp) -> Vec<Effect> {
-        let config = Config {
-            node_id: specs::node_id(self.index),
-            raft_id: self.index as u64 + 1,
-            seed,
-            tick: Config::TICK,
-            log: LogKeeping::default(),
-            sweep: Config::SWEEP,
-        };
+        let config = Config::new(specs::node_id(self.index), self.index as u64 + 1, seed);
         let mut effects = Vec::new();
         self.core = Some(
             ManagerCore::new(config, self.disk.recover(), now, &mut effects).expect("the disk is whole"),
