@@ -18,10 +18,19 @@ pub struct Report {
     pub failure: Option<Outcome>,
 }
 
-/// Runs the seeds until one fails. `None`: for ever.
-pub fn seeds(range: std::ops::Range<u64>, jobs: usize, mutation: Option<Mutation>) -> Report {
+/// Between two words of how far it is.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Runs the seeds until one fails. `progress` hears every few seconds of how many have run, and for how long.
+pub fn seeds(
+    range: std::ops::Range<u64>,
+    jobs: usize,
+    mutation: Option<Mutation>,
+    progress: impl Fn(u64, Duration) + Sync,
+) -> Report {
     let started = Instant::now();
     let next = AtomicU64::new(range.start);
+    let told = Mutex::new(started);
     let report = Mutex::new(Report {
         runs: 0,
         took: Duration::ZERO,
@@ -42,6 +51,11 @@ pub fn seeds(range: std::ops::Range<u64>, jobs: usize, mutation: Option<Mutation
                     let outcome = run(seed, mutation, false);
                     let Ok(mut report) = report.lock() else { return };
                     report.add(outcome);
+                    let Ok(mut told) = told.lock() else { return };
+                    if told.elapsed() >= PROGRESS {
+                        *told = Instant::now();
+                        progress(report.runs, started.elapsed());
+                    }
                 }
             });
         }
@@ -96,7 +110,7 @@ pub struct Catch {
 
 /// Runs a deliberate bug under the first seeds, until one fails.
 pub fn mutate(mutation: Mutation, most: u64, jobs: usize) -> Catch {
-    let report = seeds(1..most + 1, jobs, Some(mutation));
+    let report = seeds(1..most + 1, jobs, Some(mutation), |_, _| ());
     let caught = report.failure.and_then(|outcome| {
         let violation = outcome.violation?;
         Some((outcome.seed, violation.check, violation.text))

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::runtime::Later;
 use super::world::{Cure, Happening, World};
 
 impl World {
@@ -18,6 +17,7 @@ impl World {
         self.tell("faults begin");
         self.schedule(Duration::ZERO, Happening::Operate);
         self.schedule(Duration::from_secs(1), Happening::Fault);
+        self.schedule(Duration::ZERO, Happening::Members);
     }
 
     pub fn fault(&mut self) {
@@ -78,7 +78,7 @@ impl World {
     }
 
     fn crash_some_manager(&mut self) {
-        let manager = self.fault_dice.below(self.plan.managers);
+        let manager = self.some_manager();
         self.crash_and_restart(manager);
     }
 
@@ -95,13 +95,13 @@ impl World {
     }
 
     fn restart_all_managers(&mut self) {
-        for manager in 0..self.plan.managers {
+        for manager in 0..self.managers.len() {
             self.crash_and_restart(manager);
         }
     }
 
     fn pause_manager(&mut self) {
-        let manager = self.fault_dice.below(self.plan.managers);
+        let manager = self.some_manager();
         let pause = self.fault_dice.millis(100..4_000);
         self.tell(&format!("manager {manager} hangs for {pause:?}"));
         self.managers[manager].paused_until = self.now + pause;
@@ -113,6 +113,12 @@ impl World {
             let life = self.managers[leader].life;
             self.to_manager(leader, life, swarm_manager_core::door::Event::StepDown);
         }
+    }
+
+    fn some_manager(&mut self) -> usize {
+        let members: Vec<usize> =
+            (0..self.managers.len()).filter(|manager| self.managers[*manager].is_member).collect();
+        self.fault_dice.pick(&members).copied().unwrap_or_default()
     }
 
     fn some_host(&mut self) -> usize {
@@ -177,8 +183,7 @@ impl World {
     }
 
     fn split(&mut self) {
-        let sides: Vec<bool> = self.hosts.iter().map(|_| false).collect();
-        let sides: Vec<bool> = sides.iter().map(|_| self.fault_dice.coin()).collect();
+        let sides: Vec<bool> = (0..self.hosts.len()).map(|_| self.fault_dice.coin()).collect();
         self.tell(&format!("the network splits: {sides:?}"));
         for from in 0..sides.len() {
             for to in (0..sides.len()).filter(|to| sides[*to] != sides[from]) {
@@ -190,7 +195,7 @@ impl World {
     }
 
     fn fill_disk(&mut self) {
-        let manager = self.fault_dice.below(self.plan.managers);
+        let manager = self.some_manager();
         self.tell(&format!("the disk of manager {manager} is full"));
         self.managers[manager].disk.full = true;
         let after = self.fault_dice.millis(100..3_000);
@@ -204,9 +209,7 @@ impl World {
         let code = self.fault_dice.number(0..2) as i32;
         let exit = swarm_agent_core::Exit::Code { code, signal: None, oom: false };
         let boot = self.hosts[host].boot;
-        if let Later::Ends(task, exit) = Later::Ends(task, exit) {
-            self.schedule(Duration::ZERO, Happening::ContainerEnds { host, boot, task, exit });
-        }
+        self.schedule(Duration::ZERO, Happening::ContainerEnds { host, boot, task, exit });
     }
 
     fn break_some_stream(&mut self) {

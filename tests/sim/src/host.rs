@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use swarm_agent_core as agent;
 use swarm_agent_core::{AgentCore, Exit, Parallelism, Recovered};
-use swarm_model::{DesiredState, NodeId, TaskId, Timestamp};
+use swarm_model::{NodeId, TaskId, Timestamp};
 
 use super::clock::Clock;
 use super::dice::Dice;
+use super::disk::Disk;
 use super::mutation::Mutation;
 use super::runtime::{Later, Runtime};
 use super::specs;
@@ -137,8 +138,10 @@ impl World {
     pub fn wipe(&mut self, host: usize) {
         self.power_off(host);
         self.hosts[host].is_removed = true;
-        self.hosts[host].runtime.containers.clear();
+        self.hosts[host].before_reboot.clear();
+        self.hosts[host].runtime.wipe();
         self.managers[host].is_member = false;
+        self.managers[host].disk = Disk::default();
     }
 
     pub fn to_agent(&mut self, host: usize, life: u32, event: agent::Event) {
@@ -367,11 +370,5 @@ impl World {
         }
         let life = it.life;
         self.to_agent(host, life, agent::Event::Exited { task, exit });
-    }
-
-    /// Whether the agent runs something that it was told to run.
-    pub fn orders(&self, host: usize, task: TaskId) -> Option<DesiredState> {
-        let agent = self.hosts[host].agent.as_ref()?;
-        agent.core.task(task).map(|(assignment, _)| assignment.desired)
     }
 }

@@ -18,6 +18,7 @@ mod faults;
 mod history;
 mod host;
 mod manager;
+mod members;
 mod mutation;
 mod network;
 mod operator;

@@ -1,6 +1,7 @@
 //! `sim`: runs the simulator. Exits 0 if everything held, 1 if something did not.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use swarm_sim::campaign::{self, Report};
@@ -25,6 +26,9 @@ struct Arguments {
     /// With one deliberate bug
     #[arg(long, value_parser = parse_mutation)]
     mutation: Option<Mutation>,
+    /// Results as JSON, one line each
+    #[arg(long, conflicts_with = "mutations")]
+    json: bool,
     /// Threads
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
@@ -37,18 +41,40 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // A panic of a core is a violation, and is told as one.
     std::panic::set_hook(Box::new(|_| {}));
+    let run = |range| campaign::seeds(range, arguments.jobs, arguments.mutation, tell_progress);
+    let tell = |report: &Report| if arguments.json { tell_as_json(report) } else { tell(report) };
     let holds = match (arguments.seed, arguments.seeds, arguments.mutations, arguments.forever) {
-        (Some(seed), ..) => replay(seed, arguments.mutation),
-        (None, Some(range), ..) => tell(&campaign::seeds(range, arguments.jobs, arguments.mutation)),
+        (Some(seed), ..) => replay(seed, arguments.mutation, arguments.json),
+        (None, Some(range), ..) => tell(&run(range)),
         (None, None, true, _) => prove(arguments.most, arguments.jobs),
-        (None, None, false, true) => forever(arguments.jobs, arguments.mutation),
-        (None, None, false, false) => tell(&campaign::seeds(0..200, arguments.jobs, arguments.mutation)),
+        (None, None, false, true) => forever(|range| tell(&run(range))),
+        (None, None, false, false) => tell(&run(0..200)),
     };
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn replay(seed: u64, mutation: Option<Mutation>) -> bool {
-    let outcome = run(seed, mutation, true);
+fn tell_progress(runs: u64, took: Duration) {
+    eprintln!("{runs} seeds held, {:.1} per second", per_second(runs, took));
+}
+
+fn per_second(runs: u64, took: Duration) -> f64 {
+    runs as f64 / took.as_secs_f64().max(0.001)
+}
+
+fn replay(seed: u64, mutation: Option<Mutation>, json: bool) -> bool {
+    let outcome = run(seed, mutation, !json);
+    let violated = outcome.violation.as_ref();
+    if json {
+        let outcome = serde_json::json!({
+            "seed": seed,
+            "digest": format!("{:016x}", outcome.digest),
+            "happenings": outcome.happenings,
+            "simulated_s": outcome.simulated.as_secs_f64(),
+            "violation": violated.map(|it| serde_json::json!({ "check": it.check, "text": it.text })),
+        });
+        println!("{outcome}");
+        return violated.is_none();
+    }
     println!(
         "seed {seed}: {} happenings in {:.1} s of the cluster's time, {} log entries, {} answers, digest {:016x}",
         outcome.happenings,
@@ -57,25 +83,50 @@ fn replay(seed: u64, mutation: Option<Mutation>) -> bool {
         outcome.answers,
         outcome.digest
     );
-    match &outcome.violation {
+    match violated {
         Some(violation) => println!("VIOLATED {}: {}", violation.check, violation.text),
         None => println!("everything held"),
     }
-    outcome.violation.is_none()
+    violated.is_none()
 }
 
 fn tell(report: &Report) -> bool {
-    println!(
-        "{} seeds in {:.1} s ({:.1} h of the clusters' time, {} log entries, {} answers)",
-        report.runs,
-        report.took.as_secs_f64(),
-        report.simulated.as_secs_f64() / 3600.0,
-        report.entries,
-        report.answers
-    );
     if let Some(failure) = &report.failure {
         tell_failure(failure);
     }
+    println!(
+        "{} seeds in {:.1} s, {:.1} per second ({:.1} h of the clusters' time, {} log entries, {} answers): {}",
+        report.runs,
+        report.took.as_secs_f64(),
+        per_second(report.runs, report.took),
+        report.simulated.as_secs_f64() / 3600.0,
+        report.entries,
+        report.answers,
+        if report.failure.is_some() { "VIOLATED" } else { "everything held" }
+    );
+    report.failure.is_none()
+}
+
+fn tell_as_json(report: &Report) -> bool {
+    let failure = report.failure.as_ref().map(|failure| {
+        let violation = failure.violation.as_ref();
+        serde_json::json!({
+            "seed": failure.seed,
+            "check": violation.map(|it| it.check),
+            "text": violation.map(|it| &it.text),
+            "replay": format!("cargo sim --seed {}", failure.seed),
+        })
+    });
+    let report_json = serde_json::json!({
+        "seeds": report.runs,
+        "seconds": report.took.as_secs_f64(),
+        "seeds_per_s": per_second(report.runs, report.took),
+        "simulated_hours": report.simulated.as_secs_f64() / 3600.0,
+        "log_entries": report.entries,
+        "answers": report.answers,
+        "failure": failure,
+    });
+    println!("{report_json}");
     report.failure.is_none()
 }
 
@@ -89,17 +140,15 @@ fn tell_failure(failure: &Outcome) {
     println!("replay it: cargo sim --seed {}", failure.seed);
 }
 
-fn forever(jobs: usize, mutation: Option<Mutation>) -> bool {
+fn forever(holds: impl Fn(std::ops::Range<u64>) -> bool) -> bool {
     const STRETCH: u64 = 1_000;
     // Other seeds than last time.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let mut first = now.as_secs() * 1_000;
-    loop {
-        if !tell(&campaign::seeds(first..first + STRETCH, jobs, mutation)) {
-            return false;
-        }
+    while holds(first..first + STRETCH) {
         first += STRETCH;
     }
+    false
 }
 
 fn prove(most: u64, jobs: usize) -> bool {

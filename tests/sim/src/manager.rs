@@ -255,7 +255,8 @@ impl World {
             Effect::CloseSession { session, reason } => self.close_session(session, reason),
             Effect::Publish(publication) => self.published(index, publication),
             Effect::Leadership(leadership) => self.leadership(index, leadership),
-            Effect::Members(_) | Effect::Removed(_) | Effect::Autolock(_) => {}
+            // The world keeps its own book of who may speak to whom, and locks no disks.
+            Effect::Members(_) | Effect::Removed(_) | Effect::Autolock(_) | Effect::Operators(_) => {}
             Effect::Stop { reason } => self.manager_stops(index, &reason),
         }
     }

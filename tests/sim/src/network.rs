@@ -52,10 +52,6 @@ impl Network {
         !self.blocked.contains(&(from, to))
     }
 
-    pub fn is_whole(&self) -> bool {
-        self.blocked.is_empty()
-    }
-
     pub fn loses(&mut self) -> bool {
         let chance = self.loss;
         self.dice.per_mille(chance)

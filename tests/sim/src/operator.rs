@@ -10,7 +10,6 @@ use swarm_model::{Availability, Id, Image, NodeRole, NodeSpec, Platform, Service
 
 use super::dice::Dice;
 use super::history::History;
-use super::mutation::Mutation;
 use super::specs;
 use super::world::{Happening, World};
 
@@ -60,7 +59,7 @@ impl Operator {
 
 impl World {
     /// Sends a request to any manager that runs.
-    fn send(&mut self, request: Request, awaited: bool) -> Option<RequestId> {
+    pub fn send(&mut self, request: Request, awaited: bool) -> Option<RequestId> {
         // One that has just joined passes everything on, as its shell does.
         let knows = |manager: &usize| {
             let process = self.managers[*manager].core.as_ref();
@@ -94,7 +93,7 @@ impl World {
         }
         let life = self.managers[manager].life;
         let request = self.tamper_request(request);
-        self.to_manager(manager, life, Event::Request { id, request });
+        self.to_manager(manager, life, Event::Request { id, by: None, request });
     }
 
     /// Nothing was changed.
@@ -155,7 +154,11 @@ impl World {
         let id = self.operator.draw_request();
         self.operator.watches.insert(id, manager);
         let life = self.managers[manager].life;
-        self.to_manager(manager, life, Event::Request { id, request: Request::Snapshot { service: None } });
+        self.to_manager(
+            manager,
+            life,
+            Event::Request { id, by: None, request: Request::Snapshot { service: None } },
+        );
     }
 
     pub fn published(&mut self, manager: usize, publication: Publication) {
@@ -256,12 +259,14 @@ impl World {
         let nodes: Vec<_> = self.truth.nodes.values().cloned().collect();
         let Some(node) = self.operator.dice.pick(&nodes).cloned() else { return };
         let mut spec = NodeSpec::clone(&node.spec);
-        match self.operator.dice.below(8) {
+        match self.operator.dice.below(12) {
             0..=2 => spec.availability = Availability::Active,
             3 => spec.availability = Availability::Drain,
             4 => spec.availability = Availability::Pause,
             5 => drop(spec.labels.insert("tier".to_owned(), "gold".to_owned())),
             6 => drop(spec.labels.remove("tier")),
+            7..=8 if spec.role == NodeRole::Worker => spec.role = NodeRole::Manager,
+            7..=9 => spec.role = NodeRole::Worker,
             _ if spec.role == NodeRole::Worker => return self.remove_node(node.id.to_string()),
             _ => return,
         }
@@ -285,14 +290,5 @@ impl World {
             platform: Platform { os: "linux".to_owned(), arch: "amd64".to_owned() },
         };
         self.send(Request::PutImage(image), false);
-    }
-
-    /// The answer to a read as a client sees it, for a mutation that answers it from memory.
-    pub fn is_read(request: &Request) -> bool {
-        matches!(request, Request::GetService { .. } | Request::ListImages)
-    }
-
-    pub fn sends_to_follower(&self, manager: usize) -> bool {
-        self.managers[manager].leads.is_none() && self.tampering.is(Mutation::FollowerAnswersAtOnce)
     }
 }

@@ -33,11 +33,6 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    /// Whether a task that behaves so comes up and stays.
-    pub fn is_good(self) -> bool {
-        matches!(self, Self::Serves | Self::IgnoresStop | Self::FlakyImage)
-    }
-
     pub fn arguments(self) -> Vec<String> {
         let words = match self {
             Self::Serves => return Vec::new(),
@@ -126,11 +121,6 @@ impl Runtime {
                 Change::Forget(task) => drop(self.records.remove(&task)),
             }
         }
-    }
-
-    /// Highest epoch that the agent has written down.
-    pub fn epoch(&self) -> u64 {
-        self.node.epoch
     }
 
     pub fn records(&self) -> impl Iterator<Item = &TaskRecord> {
@@ -226,6 +216,14 @@ impl Runtime {
     pub fn end(&mut self, task: TaskId, exit: &Exit) -> bool {
         let container = self.containers.get_mut(&task).filter(|container| container.is_running());
         container.map(|container| container.found = Found::Exited(exit.clone())).is_some()
+    }
+
+    /// The machine is made anew.
+    pub fn wipe(&mut self) {
+        self.node = NodeRecord::default();
+        self.records.clear();
+        self.containers.clear();
+        self.mesh = Arc::default();
     }
 
     /// What the next process of the agent finds.

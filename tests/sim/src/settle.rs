@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use swarm_manager_core::api::{Request, Response};
 use swarm_model::{
-    Availability, DesiredState, Node, NodeId, PortMode, Protocol, Resources, Service, ServiceSpec, Task,
-    TaskState, UpdateState,
+    Availability, DesiredState, Node, PortMode, Protocol, Resources, Service, ServiceSpec, Task, TaskState,
+    UpdateState,
 };
 
 use super::specs;
@@ -115,7 +115,8 @@ impl World {
             return Some("there is no leader that knows everything".to_owned());
         }
         let services = self.truth.services.values();
-        services.filter_map(|service| self.missing_of(service)).next().or_else(|| {
+        let of_services = services.filter_map(|service| self.missing_of(service)).next();
+        of_services.or_else(|| self.missing_member()).or_else(|| {
             (0..self.hosts.len()).find_map(|host| self.surplus(host).or_else(|| self.wrong_mesh(host)))
         })
     }
@@ -253,11 +254,6 @@ impl World {
             mesh.ports.iter().map(|(port, backends)| (*port, backends.iter().copied().collect())).collect();
         (programmed != wanted)
             .then(|| format!("host {host} has the mesh {programmed:?} instead of {wanted:?}"))
-    }
-
-    /// The machine of a node.
-    pub fn host_of(&self, node: NodeId) -> Option<usize> {
-        self.hosts.iter().position(|host| host.node == node)
     }
 }
 

@@ -88,6 +88,8 @@ pub enum Happening {
     /// The next fault, or the end of one.
     Fault,
     Heal(Cure),
+    /// Nodes look at what they are to be.
+    Members,
 }
 
 /// The end of a fault that does not last.
@@ -124,7 +126,7 @@ pub struct World {
     pub tampering: Tampering,
     pub story: Story,
     pub violation: Option<Violation>,
-    /// Nodes that ever joined.
+    /// Nodes that ever joined, or asked to.
     pub nodes_joined: usize,
 }
 
@@ -256,6 +258,7 @@ impl World {
             Happening::Ask { manager, id } => self.ask_manager(manager, id),
             Happening::Fault => self.fault(),
             Happening::Heal(cure) => self.cure(cure),
+            Happening::Members => self.look_at_members(),
         }
     }
 }
