@@ -92,7 +92,7 @@ impl World {
             };
             let is_manager = node.spec.role == NodeRole::Manager;
             let is_seated = self.managers[host].is_member && node.raft_id.is_some();
-            (is_manager != is_seated).then(|| format!("host {host} is to be {}", node.spec.role))
+            (is_manager != is_seated).then(|| format!("host {host} is to be {:?}", node.spec.role))
         })
     }
 }

@@ -69,8 +69,6 @@ mutations! {
     AcknowledgeUnknown,
     /// an image is acknowledged before it is committed
     AcknowledgeBeforeCommit,
-    /// the answer to a write never comes
-    SwallowReply,
     /// a leader that is deposed keeps its sessions
     KeepSessionsOfDeposed,
     /// orders of a deposed leader come as those of the newest
@@ -89,10 +87,6 @@ mutations! {
     StopUnasked,
     /// two tasks are given one address
     SameAddress,
-    /// a container of another task is removed
-    RemoveWrong,
-    /// a removal is answered and not done
-    LeaveContainer,
     /// a stop signal is never sent, nor the kill
     IgnoreStops,
     /// a failed task is reported as running
