@@ -255,8 +255,12 @@ impl World {
             Effect::CloseSession { session, reason } => self.close_session(session, reason),
             Effect::Publish(publication) => self.published(index, publication),
             Effect::Leadership(leadership) => self.leadership(index, leadership),
-            // The world keeps its own book of who may speak to whom, and locks no disks.
-            Effect::Members(_) | Effect::Removed(_) | Effect::Autolock(_) | Effect::Operators(_) => {}
+            // The world keeps its own book of who may speak to whom, locks no disks, and reads no trail.
+            Effect::Members(_)
+            | Effect::Removed(_)
+            | Effect::Autolock(_)
+            | Effect::Operators(_)
+            | Effect::Happened(_) => {}
             Effect::Stop { reason } => self.manager_stops(index, &reason),
         }
     }
