@@ -60,7 +60,7 @@ async fn create(files: &Files, name: &str, managers: &[String], token: &str, for
     let credentials = enrolled.credentials;
     // Those that were named lead, because they were reachable from here; the cluster may know more.
     let mut all = managers;
-    all.extend(enrolled.managers.into_iter());
+    all.extend(enrolled.managers);
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|address| seen.insert(address.clone()));
     files.save(name, &all, &credentials)?;

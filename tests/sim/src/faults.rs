@@ -111,7 +111,7 @@ impl World {
         if let Some(leader) = self.leader() {
             self.tell(&format!("manager {leader} is asked to hand over"));
             let life = self.managers[leader].life;
-            self.to_manager(leader, life, swarm_manager_core::door::Event::StepDown);
+            self.tell_manager(leader, life, swarm_manager_core::door::Event::StepDown);
         }
     }
 

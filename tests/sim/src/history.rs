@@ -106,65 +106,71 @@ impl History {
         match result {
             Err(ApiError::Unavailable(_)) => {
                 self.unknown(id);
-                return Ok(());
+                Ok(())
             }
             Err(ApiError::NotFound { .. }) => {
                 let checked = self.missing(id, request);
                 self.refused(id);
-                return checked;
+                checked
             }
             Err(_) => {
                 self.refused(id);
-                return Ok(());
+                Ok(())
             }
-            Ok(_) => {}
+            Ok(response) => match self.under_way.remove(&id) {
+                Some(began) => self.compare(id, &began, request, response),
+                None => Ok(()),
+            },
         }
-        let Some(began) = self.under_way.remove(&id) else { return Ok(()) };
+    }
+
+    fn compare(
+        &mut self,
+        id: RequestId,
+        began: &Invocation,
+        request: &Request,
+        response: &Response,
+    ) -> Checked {
         self.answered += 1;
-        match (request, result) {
-            (Request::CreateService { spec, .. }, Ok(Response::Service(view))) => {
-                self.created(&began, spec, &view.service)
+        match (request, response) {
+            (Request::CreateService { spec, .. }, Response::Service(view)) => {
+                self.created(began, spec, &view.service)
             }
-            (Request::UpdateService { version, spec, .. }, Ok(Response::Service(view))) => {
-                self.updated(&began, *version, spec, &view.service)
+            (Request::UpdateService { version, spec, .. }, Response::Service(view)) => {
+                self.updated(began, *version, spec, &view.service)
             }
-            (Request::RollbackService { version, .. }, Ok(Response::Service(view))) => {
+            (Request::RollbackService { version, .. }, Response::Service(view)) => {
                 let object = Object::Service(view.service.id.to_string());
                 self.write(
                     object,
-                    &began,
+                    began,
                     *version,
                     &Content::Spec(view.service.spec.clone()),
                     view.service.version,
                 )
             }
-            (Request::GetService { .. }, Ok(Response::Service(view))) => {
+            (Request::GetService { .. }, Response::Service(view)) => {
                 let content = Content::Spec(view.service.spec.clone());
-                self.show(
-                    Object::Service(view.service.id.to_string()),
-                    &began,
-                    &content,
-                    view.service.version,
-                )
+                self.show(Object::Service(view.service.id.to_string()), began, &content, view.service.version)
             }
-            (Request::RemoveService { .. }, Ok(Response::Done)) => {
+            (Request::RemoveService { .. }, Response::Done) => {
                 if let Some(object) = self.removals.remove(&id) {
                     self.registers.entry(object).or_default().removals.acknowledged = true;
                 }
                 Ok(())
             }
-            (Request::PutImage(image), Ok(Response::Image(stored))) => {
+            (Request::PutImage(image), Response::Image(stored)) => {
                 let content = Content::Digest(image.digest.clone());
                 let object = Object::Image(image.name.clone());
                 let version = stored.version;
                 if stored.digest != image.digest {
-                    return self.show(object, &began, &Content::Digest(stored.digest.clone()), version);
+                    return self.show(object, began, &Content::Digest(stored.digest.clone()), version);
                 }
-                self.show(object.clone(), &began, &content, version)?;
+                self.show(object.clone(), began, &content, version)?;
                 self.acknowledge(object, version);
                 Ok(())
             }
-            (Request::ListImages, Ok(Response::Images(images))) => {
+            (Request::ListImages, Response::Images(images)) => {
                 let listed: BTreeSet<&str> = images.iter().map(|image| image.name.as_str()).collect();
                 for object in began.floors.keys() {
                     if let Object::Image(name) = object
@@ -175,7 +181,7 @@ impl History {
                 }
                 images.iter().try_for_each(|image| {
                     let content = Content::Digest(image.digest.clone());
-                    self.show(Object::Image(image.name.clone()), &began, &content, image.version)
+                    self.show(Object::Image(image.name.clone()), began, &content, image.version)
                 })
             }
             _ => Ok(()),

@@ -144,7 +144,7 @@ impl World {
         self.managers[host].disk = Disk::default();
     }
 
-    pub fn to_agent(&mut self, host: usize, life: u32, event: agent::Event) {
+    pub fn tell_agent(&mut self, host: usize, life: u32, event: agent::Event) {
         if self.hosts[host].life != life {
             return;
         }
@@ -256,7 +256,7 @@ impl World {
         let manager = self.manager_at(address).filter(|manager| self.connects(host, *manager));
         let (Some(manager), Some(agent)) = (manager, &mut self.hosts[host].agent) else {
             let reason = agent::Closed::Failed("connection refused".to_owned());
-            return self.to_agent(host, life, agent::Event::SessionClosed { session, reason });
+            return self.tell_agent(host, life, agent::Event::SessionClosed { session, reason });
         };
         self.next_stream += 1;
         let id = self.next_stream;
@@ -316,7 +316,7 @@ impl World {
                     Event::SessionClosed { session }
                 }
             };
-            self.to_manager(manager, life, event);
+            self.tell_manager(manager, life, event);
         }
     }
 
@@ -343,7 +343,7 @@ impl World {
                     agent::Event::SessionClosed { session, reason }
                 }
             };
-            self.to_agent(host, life, event);
+            self.tell_agent(host, life, event);
         }
     }
 
@@ -369,6 +369,6 @@ impl World {
             return;
         }
         let life = it.life;
-        self.to_agent(host, life, agent::Event::Exited { task, exit });
+        self.tell_agent(host, life, agent::Event::Exited { task, exit });
     }
 }

@@ -165,7 +165,7 @@ impl World {
         self.schedule(after, Happening::ManagerEvent { manager, life, event });
     }
 
-    pub fn to_manager(&mut self, index: usize, life: u32, event: Event) {
+    pub fn tell_manager(&mut self, index: usize, life: u32, event: Event) {
         if self.managers[index].life != life {
             return;
         }
@@ -293,7 +293,7 @@ impl World {
             self.managers[index].disk.sync(ready);
         }
         if !self.tampering.is(Mutation::AnswerPersistedEarly) {
-            self.to_manager(index, life, Event::Persisted { ready });
+            self.tell_manager(index, life, Event::Persisted { ready });
         }
     }
 
@@ -302,7 +302,7 @@ impl World {
             if !self.tampering.is(Mutation::SkipCheckpoint) {
                 self.managers[index].disk.sync_checkpoint();
             }
-            self.to_manager(index, life, Event::Checkpointed { index: checkpoint });
+            self.tell_manager(index, life, Event::Checkpointed { index: checkpoint });
         }
     }
 

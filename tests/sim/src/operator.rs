@@ -93,7 +93,7 @@ impl World {
         }
         let life = self.managers[manager].life;
         let request = self.tamper_request(request);
-        self.to_manager(manager, life, Event::Request { id, by: None, request });
+        self.tell_manager(manager, life, Event::Request { id, by: None, request });
     }
 
     /// Nothing was changed.
@@ -154,7 +154,7 @@ impl World {
         let id = self.operator.draw_request();
         self.operator.watches.insert(id, manager);
         let life = self.managers[manager].life;
-        self.to_manager(
+        self.tell_manager(
             manager,
             life,
             Event::Request { id, by: None, request: Request::Snapshot { service: None } },
@@ -162,10 +162,10 @@ impl World {
     }
 
     pub fn published(&mut self, manager: usize, publication: Publication) {
-        if self.managers[manager].leads == Some(self.checks.seen.term()) {
-            if let Err(text) = self.checks.seen.follow(publication.changes) {
-                self.violate("states rise", text);
-            }
+        if self.managers[manager].leads == Some(self.checks.seen.term())
+            && let Err(text) = self.checks.seen.follow(publication.changes)
+        {
+            self.violate("states rise", text);
         }
     }
 

@@ -238,7 +238,7 @@ impl World {
         self.now = self.now.max(at);
         self.story.count(at, number);
         match happening {
-            Happening::ManagerEvent { manager, life, event } => self.to_manager(manager, life, event),
+            Happening::ManagerEvent { manager, life, event } => self.tell_manager(manager, life, event),
             Happening::ManagerBatch { manager, life } => self.manager_batch(manager, life),
             Happening::DiskDone { manager, life, ready } => self.disk_done(manager, life, ready),
             Happening::CheckpointDone { manager, life, index } => self.checkpoint_done(manager, life, index),
@@ -248,7 +248,7 @@ impl World {
             Happening::Dialled { host, life, session, address } => {
                 self.dialled(host, life, session, &address);
             }
-            Happening::HostEvent { host, life, event } => self.to_agent(host, life, event),
+            Happening::HostEvent { host, life, event } => self.tell_agent(host, life, event),
             Happening::HostBatch { host, life } => self.host_batch(host, life),
             Happening::StartAgent { host } => self.start_agent(host),
             Happening::ContainerEnds { host, boot, task, exit } => {

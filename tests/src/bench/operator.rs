@@ -133,10 +133,11 @@ impl Operator {
         let known = service.tasks.clone();
         while service.tasks.difference(&known).count() < count {
             match service.next_event().await? {
-                Event::Task(task) if task.service_id == service.id => {
-                    if task.status.as_ref().is_some_and(|it| it.state() == v1::TaskState::Running) {
-                        service.tasks.insert(task.id);
-                    }
+                Event::Task(task)
+                    if task.service_id == service.id
+                        && task.status.as_ref().is_some_and(|it| it.state() == v1::TaskState::Running) =>
+                {
+                    service.tasks.insert(task.id);
                 }
                 _ => {}
             }

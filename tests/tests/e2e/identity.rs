@@ -234,6 +234,7 @@ fn the_root_is_replaced_under_load_without_a_failed_request() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 fn a_rotation_of_the_root_waits_for_nodes_that_are_down_and_outlives_its_leader() {
     let mut cluster = Cluster::with(Options { nodes: 5, managers: 3, ..Options::default() });
     let old_root = cluster.ctl_ok(&["cluster", "ca"]);

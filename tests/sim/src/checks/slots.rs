@@ -51,10 +51,18 @@ pub fn must_leave(step: &Step<'_>, task: &Task) -> bool {
 }
 
 /// By any of its specs: an order changes while an update is under way.
-pub fn starts_first(service: &Service) -> bool {
-    service.revisions.values().chain([&service.spec]).any(|spec| {
-        [&spec.update, &spec.rollback].iter().any(|policy| order(spec, policy) == UpdateOrder::StartFirst)
-    })
+fn starts_first(service: &Service) -> bool {
+    orders(service).any(|order| order == UpdateOrder::StartFirst)
+}
+
+/// By each of them.
+pub fn always_starts_first(service: &Service) -> bool {
+    orders(service).all(|order| order == UpdateOrder::StartFirst)
+}
+
+fn orders(service: &Service) -> impl Iterator<Item = UpdateOrder> {
+    let specs = service.revisions.values().chain([&service.spec]);
+    specs.flat_map(|spec| [&spec.update, &spec.rollback].map(|policy| order(spec, policy)))
 }
 
 fn order(spec: &ServiceSpec, policy: &UpdatePolicy) -> UpdateOrder {

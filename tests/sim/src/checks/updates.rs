@@ -9,16 +9,19 @@ use swarm_model::{
     DesiredState, NodeState, Service, ServiceId, Task, TaskId, TaskState, Timestamp, UpdateState,
 };
 
-use super::slots::{must_leave, starts_first};
+use super::slots::{always_starts_first, must_leave};
 use super::{Seen, Step};
 
 /// From a decision to its entry.
 const DECIDED_BEFORE: Duration = Duration::from_secs(4);
 
+/// A slot whose new task does not come up for so long has failed; if that is tolerated, the update goes on.
+const DEADLINE: Duration = Duration::from_secs(10 * 60);
+
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// Slots that an update to a revision took out of service.
-    down: BTreeMap<(ServiceId, u32), u64>,
+    /// Slots that an update to a revision took out of service, and when.
+    down: BTreeMap<(ServiceId, u32), (u64, Timestamp)>,
     /// Since when a task is seen running, and when it was last.
     running: BTreeMap<TaskId, (Timestamp, Timestamp)>,
 }
@@ -32,14 +35,10 @@ pub fn check(step: &Step<'_>, seen: &Seen, memory: &mut Memory) -> Vec<String> {
         if !served(step, seen, memory, task, service) {
             continue;
         }
-        if task.revision != service.revision
-            && service.spec.update.order.is_some()
-            && starts_first(service)
-            && !stop_first(service)
-        {
+        if task.revision != service.revision && always_starts_first(service) {
             violations.push(format!("start-first took {}.{} out of service", service.spec.name, task.slot));
         }
-        memory.down.insert((service.id, task.slot), service.revision);
+        memory.down.insert((service.id, task.slot), (service.revision, step.now));
         taken.push(service.id);
     }
     memory.settle(step, seen);
@@ -53,15 +52,6 @@ pub fn check(step: &Step<'_>, seen: &Seen, memory: &mut Memory) -> Vec<String> {
         }
     }
     violations
-}
-
-fn stop_first(service: &Service) -> bool {
-    let orders = service
-        .revisions
-        .values()
-        .chain([&service.spec])
-        .flat_map(|spec| [spec.update.order, spec.rollback.order]);
-    orders.flatten().any(|order| order == swarm_model::UpdateOrder::StopFirst)
 }
 
 fn stops(step: &Step<'_>, task: &Task) -> bool {
@@ -116,14 +106,15 @@ impl Memory {
 
     /// Slots that serve again, failed on their own, or are not wanted any more.
     fn settle(&mut self, step: &Step<'_>, seen: &Seen) {
-        self.down.retain(|(service, slot), revision| {
+        self.down.retain(|(service, slot), (revision, since)| {
             let Some(service) = step.after.services.get(service) else { return false };
             let mut tasks = step.after.slot(service.id, *slot);
             let over = tasks.any(|task| {
                 let runs = task.is_live() && seen.state(task.id) == Some(TaskState::Running);
                 runs || (task.revision == *revision && task.outcome.is_some())
             });
-            service.revision == *revision && *slot <= service.replicas() && !over
+            let given_up = step.now.since(*since) >= DEADLINE;
+            service.revision == *revision && *slot <= service.replicas() && !over && !given_up
         });
     }
 }

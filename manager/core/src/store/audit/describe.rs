@@ -15,6 +15,7 @@ pub(super) const MAX_DIFFERENCE: usize = 512;
 const MAX_REASON: usize = 256;
 
 /// `None`: it is nobody's business, or cannot be applied.
+#[expect(clippy::too_many_lines, reason = "a table: one arm for each action")]
 pub(in crate::store) fn describe(store: &Store, by: Option<&Actor>, action: &Action) -> Option<Happening> {
     let (kind, verb, id, name, difference) = match action {
         Action::CreateTask(new) => return Some(Happening::Task(created(store, new))),
