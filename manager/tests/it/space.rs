@@ -18,11 +18,6 @@ fn fill(path: &Path, free_bytes: u64) {
     rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
 }
 
-fn heartbeat() -> v1::AgentMessage {
-    let heartbeat = v1::agent_message::Heartbeat {};
-    v1::AgentMessage { message: Some(v1::agent_message::Message::Heartbeat(heartbeat)) }
-}
-
 /// Runs in a thread whose mounts nobody else sees, and which are gone with it.
 fn on_a_disk_of_its_own(test: impl AsyncFnOnce(&Path) + Send + 'static) {
     assert!(rustix::process::geteuid().is_root(), "this test mounts a small disk: run it as root");
@@ -71,7 +66,8 @@ fn a_full_disk_refuses_writes_in_time_and_recovers_by_itself() {
         fill(&filler, 0);
         let list = nodes.list(v1::ListNodesRequest {}).await.unwrap().into_inner().nodes;
         assert_eq!(list.len(), 1, "{node}");
-        agent.outgoing.send(heartbeat()).await.unwrap();
+        let heard = |message| matches!(message, v1::manager_message::Message::Heartbeat(_)).then_some(());
+        agent.expect(heard).await;
         services.remove(v1::RemoveServiceRequest { service_id: "before".to_owned() }).await.unwrap();
 
         std::fs::remove_file(&filler).unwrap();

@@ -120,6 +120,16 @@ pub async fn operator(manager: &Manager, path: &Path) -> Channel {
     Endpoint::from_static("http://local").connect_with_connector(connector).await.unwrap()
 }
 
+/// Heartbeats, as long as the agent is there.
+async fn beat(outgoing: mpsc::WeakSender<v1::AgentMessage>) {
+    while let Some(outgoing) = outgoing.upgrade() {
+        let heartbeat = v1::agent_message::Message::Heartbeat(v1::agent_message::Heartbeat {});
+        let _ = outgoing.send(v1::AgentMessage { message: Some(heartbeat) }).await;
+        drop(outgoing);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 /// The agent's side of a session.
 pub struct Agent {
     pub credentials: Credentials,
@@ -134,6 +144,7 @@ impl Agent {
         let (outgoing, messages) = mpsc::channel(16);
         let registration = swarm_model::Registration { engine: engine(hostname), statuses: Vec::new() };
         outgoing.send((&registration).into()).await.unwrap();
+        tokio::spawn(beat(outgoing.downgrade()));
         let mut client = SessionsClient::new(channel.clone());
         let incoming = client.open(ReceiverStream::new(messages)).await.unwrap().into_inner();
         Self { credentials, channel, outgoing, incoming }
