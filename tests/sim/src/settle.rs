@@ -39,13 +39,26 @@ impl World {
             missing.is_empty()
         });
         if !converged {
-            return self.violate("convergence", format!("after {CONVERGENCE_LIMIT:?}: {missing}"));
+            let why = self.said_of_waiting();
+            return self.violate("convergence", format!("after {CONVERGENCE_LIMIT:?}: {missing}; {why}"));
         }
         if !self.run_until(UPDATES_LIMIT, |world| world.update_under_way().is_none()) {
             let name = self.update_under_way().unwrap_or_default();
             return self.violate("convergence", format!("the update of {name} does not end"));
         }
         self.stay_quiet();
+    }
+
+    /// What the leader says of tasks that have no node.
+    fn said_of_waiting(&mut self) -> String {
+        let request = Request::ListTasks { service: None, node: None };
+        let Some(Ok(Response::Tasks(tasks))) = self.ask(LEADER_LIMIT, &request) else {
+            return "tasks cannot be listed".to_owned();
+        };
+        let waiting = tasks.iter().filter(|view| view.task.node.is_none() && view.task.is_live());
+        let said =
+            waiting.map(|view| format!("{}: {} {}", view.task.id, view.status.message, view.status.error));
+        said.collect::<Vec<_>>().join("; ")
     }
 
     fn update_under_way(&self) -> Option<String> {
