@@ -160,6 +160,11 @@ async fn receive(
                     .await;
             }
             ManagerMessage::Trust(roots) => managers.set_roots(roots),
+            ManagerMessage::Managers(addresses) => {
+                managers.set_addresses(addresses.clone());
+                let message = ManagerMessage::Managers(addresses);
+                answers.send(Event::SessionMessage { session, message }).await;
+            }
             message @ (ManagerMessage::Assignments(_)
             | ManagerMessage::Mesh(_)
             | ManagerMessage::Heartbeat) => {

@@ -128,8 +128,12 @@ impl Dialer {
         self.redirects = 0;
         self.last_error.clear();
         if !managers.is_empty() {
-            self.managers = managers.to_vec();
+            self.set_managers(managers);
         }
+    }
+
+    pub fn set_managers(&mut self, managers: &[String]) {
+        self.managers = managers.to_vec();
     }
 
     /// The session ended: when to try again. `None` if it is not the current one.

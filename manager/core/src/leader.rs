@@ -6,6 +6,7 @@
 
 mod certificates;
 mod changes;
+mod managers;
 mod plan;
 mod serving;
 mod sessions;
@@ -42,6 +43,8 @@ pub(crate) struct Leader {
     sweep: Duration,
     /// What nodes were told to be, on the sessions that are open.
     told_roles: BTreeMap<NodeId, NodeRole>,
+    /// `host:port` of the managers, as every node with a session was told.
+    managers: BTreeMap<NodeId, String>,
     /// What nodes said about themselves that the store does not know yet.
     descriptions: BTreeMap<NodeId, EngineDescription>,
     /// Digest of the root that issued a node's certificate, as the node reported it.
@@ -68,11 +71,13 @@ impl Leader {
             timers: Timers::default(),
             sweep,
             told_roles: BTreeMap::new(),
+            managers: BTreeMap::new(),
             descriptions: BTreeMap::new(),
             certified_by: BTreeMap::new(),
             told_roots: Arc::from(""),
             rotation_moved: true,
         };
+        leader.know_managers(store);
         let interval = leader.interval(store);
         for node in store.nodes() {
             leader.fleet.add(node.id, now, interval);

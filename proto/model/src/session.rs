@@ -59,6 +59,8 @@ pub enum ManagerMessage {
     Heartbeat,
     /// Root certificates to believe, PEM; the last one issues. After the welcome, and when they change.
     Trust(Arc<str>),
+    /// `host:port` of every manager, when they have changed.
+    Managers(Vec<String>),
 }
 
 /// First message of a manager on a new session.

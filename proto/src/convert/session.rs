@@ -129,6 +129,7 @@ impl TryFrom<wire::ManagerMessage> for model::ManagerMessage {
             Message::CancelLogs(id) => Self::CancelLogs(id),
             Message::Heartbeat(_) => Self::Heartbeat,
             Message::Trust(trust) => Self::Trust(trust.root_certificates.into()),
+            Message::Managers(managers) => Self::Managers(managers.addresses),
         })
     }
 }
@@ -157,6 +158,9 @@ impl From<&model::ManagerMessage> for wire::ManagerMessage {
             }),
             model::ManagerMessage::CancelLogs(id) => Message::CancelLogs(*id),
             model::ManagerMessage::Heartbeat => Message::Heartbeat(wire::agent_message::Heartbeat {}),
+            model::ManagerMessage::Managers(addresses) => {
+                Message::Managers(wire::Managers { addresses: addresses.clone() })
+            }
             model::ManagerMessage::Trust(roots) => {
                 Message::Trust(wire::Trust { root_certificates: roots.to_string() })
             }

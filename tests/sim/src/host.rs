@@ -68,7 +68,10 @@ impl World {
     pub fn start_agent(&mut self, host: usize) {
         let drift = self.drift();
         let seed = self.core_dice.number(0..u64::MAX);
-        let managers = (0..self.plan.managers).map(specs::address).collect();
+        // What its operator tells it when it joins; afterwards it knows better.
+        let there = self.truth.nodes.values().filter_map(|node| node.manager_address.clone());
+        let first = (0..self.plan.managers).map(specs::address);
+        let managers = if self.truth.nodes.is_empty() { first.collect() } else { there.collect() };
         let now = self.now;
         let it = &mut self.hosts[host];
         if it.agent.is_some() || !it.is_on || it.is_removed {

@@ -81,7 +81,9 @@ impl World {
         if self.violation.is_some() {
             return;
         }
-        if self.truth.applied != before {
+        // What waits for room is given up in the end, and that may be now.
+        let waits = self.truth.tasks.values().any(|task| task.is_live() && task.node.is_none());
+        if self.truth.applied != before && !waits {
             let entries = self.truth.applied - before;
             return self.violate("quiet", format!("{entries} entries were written in a quiet minute"));
         }

@@ -98,6 +98,7 @@ impl AgentCore {
             ManagerMessage::SubscribeLogs(_) | ManagerMessage::CancelLogs(_) | ManagerMessage::Heartbeat => {}
             // So are certificates.
             ManagerMessage::Trust(_) => {}
+            ManagerMessage::Managers(addresses) => self.managers_changed(addresses, effects),
         }
     }
 
@@ -131,6 +132,15 @@ impl AgentCore {
         }
         // Written before anything is done in the new place, or on orders of the new epoch.
         self.persist_node(effects);
+    }
+
+    /// Written down at once: after a restart this is all that the node knows of its cluster.
+    fn managers_changed(&mut self, addresses: Vec<String>, effects: &mut Vec<Effect>) {
+        if !addresses.is_empty() {
+            self.dialer.set_managers(&addresses);
+            self.node.managers = addresses;
+            self.persist_node(effects);
+        }
     }
 
     fn persist_node(&mut self, effects: &mut Vec<Effect>) {

@@ -61,6 +61,7 @@ impl Leader {
             effects.push(Effect::CloseSession { session, reason: CloseReason::RoleChanged(id) });
             self.close_session(session, store, watch);
         }
+        self.follow_manager(node, effects);
         self.fleet.add(id, now, self.interval(store));
         self.mesh.set_node(node.index, node.engine.data_address);
         self.planner.upsert_node(node, &self.fleet);
@@ -82,6 +83,7 @@ impl Leader {
             effects
                 .push(Effect::CloseSession { session, reason: CloseReason::Removed { node: node.id, at } });
         }
+        self.forget_manager(node.id, effects);
         self.assignments.close(node.id);
         self.mesh.disconnect(node.id);
         self.mesh.remove_node(node.index);

@@ -68,7 +68,7 @@ impl Leader {
             index: store.node(node)?.index,
             gateway_pool: cluster.gateway_pool,
             heartbeat_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
-            managers: store.nodes().filter_map(|node| node.manager_address.clone()).collect(),
+            managers: self.manager_addresses(),
         })
     }
 

@@ -450,6 +450,22 @@ fn a_port_of_the_node_is_not_taken_from_a_task_that_still_stops() {
 }
 
 #[test]
+fn a_node_finds_managers_that_were_made_while_it_was_connected() {
+    connected(
+        "
+        > managers m3:1 m4:1
+        write node epoch=1
+        > managers m3:1
+        write node epoch=1
+        > managers m3:1
+        > restart
+        connect m3:1
+        open network 1
+        ",
+    );
+}
+
+#[test]
 fn a_manager_that_falls_silent_is_left() {
     connected(
         "

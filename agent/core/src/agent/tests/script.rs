@@ -133,6 +133,9 @@ impl World {
             ["welcome-of-another-cluster"] => message(welcome(ClusterId::from_u128(9))),
             ["full", to, rest @ ..] => message(assignments(None, to, rest)),
             ["delta", from, to, rest @ ..] => message(assignments(Some(from), to, rest)),
+            ["managers", addresses @ ..] => {
+                message(ManagerMessage::Managers(addresses.iter().map(ToString::to_string).collect()))
+            }
             ["heartbeat"] => message(ManagerMessage::Heartbeat),
             ["mesh", to] => message(mesh(None, to)),
             ["mesh", from, to] => message(mesh(Some(from), to)),

@@ -175,9 +175,10 @@ impl Agent {
             ManagerMessage::Trust(roots) => {
                 vec![AgentMessage::Certified(roots.lines().last().unwrap_or_default().to_owned())]
             }
-            ManagerMessage::SubscribeLogs(_) | ManagerMessage::CancelLogs(_) | ManagerMessage::Heartbeat => {
-                Vec::new()
-            }
+            ManagerMessage::SubscribeLogs(_)
+            | ManagerMessage::CancelLogs(_)
+            | ManagerMessage::Managers(_)
+            | ManagerMessage::Heartbeat => Vec::new(),
         }
     }
 
