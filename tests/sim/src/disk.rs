@@ -16,6 +16,8 @@ pub struct Disk {
     pending_checkpoint: Option<Checkpoint>,
     /// Nothing more can be written.
     pub full: bool,
+    /// A write was refused since the manager started.
+    pub refused: bool,
 }
 
 #[derive(Debug, Default, Clone)]

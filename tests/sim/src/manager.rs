@@ -270,6 +270,7 @@ impl World {
         let persist = self.tamper_persist(persist);
         let manager = &mut self.managers[index];
         if manager.disk.full {
+            manager.disk.refused = true;
             let event = Event::PersistFailed;
             return self.schedule(BATCH, Happening::ManagerEvent { manager: index, life, event });
         }
@@ -361,7 +362,7 @@ impl World {
 
     fn manager_stops(&mut self, index: usize, reason: &str) {
         self.tell(&format!("manager {index} stops: {reason}"));
-        if !self.managers[index].disk.full {
+        if !std::mem::take(&mut self.managers[index].disk.refused) {
             self.violate("stop", format!("manager {index} stopped: {reason}"));
         }
         self.crash_manager(index);
