@@ -1,10 +1,11 @@
 //! Many runs: ranges of seeds on several threads, seeds that once failed, and the proof that the checkers see.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Mutation, Outcome, run};
+use super::{Mutation, Outcome, Violation, run};
 
 /// What a range of seeds came to.
 #[derive(Debug)]
@@ -104,16 +105,47 @@ pub fn kept_seeds(text: &str) -> Result<Vec<KeptSeed>, String> {
 #[derive(Debug)]
 pub struct Catch {
     pub mutation: Mutation,
-    /// The seed that failed, counted from 1, and which checker saw it. `None`: it was not seen.
-    pub caught: Option<(u64, &'static str, String)>,
+    /// `None`: it was not seen.
+    pub caught: Option<Caught>,
 }
 
-/// Runs a deliberate bug under the first seeds, until one fails.
-pub fn mutate(mutation: Mutation, most: u64, jobs: usize) -> Catch {
-    let report = seeds(1..most + 1, jobs, Some(mutation), |_, _| ());
-    let caught = report.failure.and_then(|outcome| {
-        let violation = outcome.violation?;
-        Some((outcome.seed, violation.check, violation.text))
+/// What gave a deliberate bug away.
+#[derive(Debug)]
+pub struct Caught {
+    /// The seed that failed with the bug, and holds without.
+    pub seed: u64,
+    pub violation: Violation,
+}
+
+/// Runs each deliberate bug under the first seeds, until one fails that holds without the bug. `done` hears of each as
+/// it is known.
+pub fn mutate(mutations: &[Mutation], most: u64, jobs: usize, done: impl Fn(&Catch) + Sync) -> Vec<Catch> {
+    let next = AtomicUsize::new(0);
+    let catches = Mutex::new(BTreeMap::new());
+    let clean = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(mutation) = mutations.get(number) else { return };
+                    let catch = Catch { mutation: *mutation, caught: hunt(*mutation, most, &clean) };
+                    done(&catch);
+                    let Ok(mut catches) = catches.lock() else { return };
+                    catches.insert(number, catch);
+                }
+            });
+        }
     });
-    Catch { mutation, caught }
+    catches.into_inner().expect("no thread panics: runs catch").into_values().collect()
+}
+
+fn hunt(mutation: Mutation, most: u64, clean: &Mutex<BTreeMap<u64, bool>>) -> Option<Caught> {
+    (1..=most).find_map(|seed| {
+        let violation = run(seed, Some(mutation), false).violation?;
+        let known = clean.lock().ok()?.get(&seed).copied();
+        let holds = known.unwrap_or_else(|| run(seed, None, false).violation.is_none());
+        clean.lock().ok()?.insert(seed, holds);
+        holds.then_some(Caught { seed, violation })
+    })
 }

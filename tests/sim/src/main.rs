@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use swarm_sim::campaign::{self, Report};
-use swarm_sim::{Mutation, Outcome, run};
+use swarm_sim::campaign::{self, Catch, Report};
+use swarm_sim::{Mutation, Outcome, Violation, run};
 
 /// Runs whole clusters in one thread under one seed each, with faults, and checks what must hold.
 #[derive(Debug, Parser)]
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     let holds = match (arguments.seed, arguments.seeds, arguments.mutations, arguments.forever) {
         (Some(seed), ..) => replay(seed, arguments.mutation, arguments.json),
         (None, Some(range), ..) => tell(&run(range)),
-        (None, None, true, _) => prove(arguments.most, arguments.jobs),
+        (None, None, true, _) => prove(Mutation::ALL, arguments.most, arguments.jobs),
         (None, None, false, true) => forever(|range| tell(&run(range))),
         (None, None, false, false) => tell(&run(0..200)),
     };
@@ -151,20 +151,23 @@ fn forever(holds: impl Fn(std::ops::Range<u64>) -> bool) -> bool {
     false
 }
 
-fn prove(most: u64, jobs: usize) -> bool {
-    let mut seen = 0;
-    println!("{:<26} {:>6}  {:<20} WHAT IS WRONG", "MUTATION", "SEEDS", "CAUGHT BY");
-    for mutation in Mutation::ALL {
-        let found = campaign::mutate(*mutation, most, jobs);
-        let (seeds, check) = match &found.caught {
-            Some((seeds, check, _)) => (seeds.to_string(), *check),
-            None => ("-".to_owned(), "NOT SEEN"),
-        };
-        seen += usize::from(found.caught.is_some());
-        println!("{:<26} {seeds:>6}  {check:<20} {}", mutation.name(), mutation.describe());
+fn prove(mutations: &[Mutation], most: u64, jobs: usize) -> bool {
+    println!("{:<24} {:>4}  {:<20} {}", "DELIBERATE BUG", "SEED", "CAUGHT BY", "WHAT IS WRONG");
+    let found = campaign::mutate(mutations, most, jobs, tell_catch);
+    let seen = found.iter().filter(|catch| catch.caught.is_some()).count();
+    println!("{seen} of {} deliberate bugs were seen within {most} seeds each", found.len());
+    seen == found.len()
+}
+
+fn tell_catch(catch: &Catch) {
+    let (name, what) = (catch.mutation.name(), catch.mutation.describe());
+    match &catch.caught {
+        Some(caught) => {
+            let Violation { check, text } = &caught.violation;
+            println!("{name:<24} {:>4}  {check:<20} {what}: {text}", caught.seed);
+        }
+        None => println!("{name:<24} {:>4}  {:<20} {what}", "-", "NOT SEEN"),
     }
-    println!("{seen} of {} deliberate bugs were seen within {most} seeds each", Mutation::ALL.len());
-    seen == Mutation::ALL.len()
 }
 
 fn parse_range(text: &str) -> Result<std::ops::Range<u64>, String> {
