@@ -18,6 +18,7 @@ pub enum Purpose {
     Runtime = 6,
     Cores = 7,
     Mutation = 8,
+    Damage = 9,
 }
 
 #[derive(Debug)]

@@ -24,6 +24,9 @@ impl World {
         if !self.is_chaos {
             return;
         }
+        if self.damage_dice.per_mille(self.plan.damage) {
+            self.damage_some_disk();
+        }
         match self.fault_dice.below(24) {
             0..=2 => self.crash_some_manager(),
             3 => self.crash_leader(),

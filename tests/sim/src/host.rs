@@ -33,6 +33,10 @@ pub struct Host {
     pub is_on: bool,
     /// The node was removed from the cluster.
     pub is_removed: bool,
+    /// Its disk is of no use, and the cluster has not been told yet that the node is gone.
+    pub is_lost: bool,
+    /// When it joins again it does so as a manager.
+    pub joins_as_manager: bool,
     before_reboot: BTreeSet<TaskId>,
     batch_at: Option<Timestamp>,
 }
@@ -58,6 +62,8 @@ impl Host {
             paused_until: Timestamp::ZERO,
             is_on: true,
             is_removed: false,
+            is_lost: false,
+            joins_as_manager: false,
             before_reboot: BTreeSet::new(),
             batch_at: None,
         }

@@ -12,6 +12,7 @@
 pub mod campaign;
 mod checks;
 mod clock;
+mod damage;
 mod dice;
 mod disk;
 mod faults;

@@ -85,13 +85,17 @@ impl World {
         let seed = self.core_dice.seed();
         let now = self.now;
         self.tamper_disk(index);
+        let recovered = match self.managers[index].disk.recover() {
+            Ok(recovered) => recovered,
+            Err(damage) => return self.manager_refuses(index, damage),
+        };
         let manager = &mut self.managers[index];
         let paces = Config::new(manager.node, manager.raft_id, seed);
         let config = Config { log: self.plan.log, sweep: self.plan.sweep, ..paces };
         let clock = Clock::start(skew, drift, now);
         let mut effects = Vec::new();
         manager.life += 1;
-        match ManagerCore::new(config, manager.disk.recover(), clock.local(now), &mut effects) {
+        match ManagerCore::new(config, recovered, clock.local(now), &mut effects) {
             Ok(core) => {
                 manager.core = Some(Box::new(Process { core, clock, inbox: VecDeque::new() }));
             }
@@ -132,6 +136,7 @@ impl World {
             appends: self.disk_dice.number(0..1 << 32),
             checkpoint: self.disk_dice.coin(),
             half_snapshot: self.disk_dice.coin(),
+            half_checkpoint: self.damage_dice.coin(),
         };
         self.managers[index].disk.lose_unsynced(spared);
         self.manager_ended(index);

@@ -31,14 +31,21 @@ impl World {
     fn follow_membership(&mut self, host: usize) {
         let node = self.truth.nodes.get(&self.hosts[host].node).cloned();
         match node {
+            Some(_) if self.hosts[host].is_lost => self.remove_lost(host),
+            None if self.hosts[host].is_lost => {
+                self.hosts[host].is_lost = false;
+                self.hosts[host].joins_as_manager = true;
+                self.come_anew(host);
+            }
             Some(_) if self.hosts[host].is_removed => {
                 self.hosts[host].is_removed = false;
+                self.hosts[host].joins_as_manager = false;
                 self.power_on(host);
             }
             Some(node) if self.hosts[host].is_on => self.follow_role(host, &node),
             Some(_) => {}
             None if self.hosts[host].is_removed => {
-                let admit = specs::new_node(host, self.number_of(host), false);
+                let admit = specs::new_node(host, self.number_of(host), self.hosts[host].joins_as_manager);
                 self.send(Request::AdmitNode(admit), false);
             }
             None => self.come_anew(host),

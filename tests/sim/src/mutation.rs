@@ -147,7 +147,7 @@ impl World {
             disk.forget_hard_state();
         }
         if self.tampering.is(Mutation::RotObject) {
-            disk.rot_object();
+            disk.lose_object();
         }
     }
 

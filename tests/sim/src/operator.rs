@@ -25,6 +25,8 @@ pub struct Operator {
     answers: BTreeMap<RequestId, Result<Response, ApiError>>,
     next_request: u64,
     made: u32,
+    /// When it last asked for other managers.
+    pub roles_changed_at: Timestamp,
     /// Watches of new leaders: what comes with them is not an answer to the operator.
     watches: BTreeMap<RequestId, usize>,
 }
@@ -47,6 +49,7 @@ impl Operator {
             answers: BTreeMap::new(),
             next_request: 0,
             made: 0,
+            roles_changed_at: Timestamp::ZERO,
             watches: BTreeMap::new(),
         }
     }
@@ -270,8 +273,20 @@ impl World {
             _ if spec.role == NodeRole::Worker => return self.remove_node(node.id.to_string()),
             _ => return,
         }
+        if spec.role != node.spec.role && !self.may_change_roles() {
+            return;
+        }
         let (node, version) = (node.id.to_string(), node.version);
         self.send(Request::UpdateNode { node, version, spec }, false);
+    }
+
+    /// Not while a manager is broken: that one is replaced first.
+    fn may_change_roles(&mut self) -> bool {
+        let may = !self.has_damage();
+        if may {
+            self.operator.roles_changed_at = self.now;
+        }
+        may
     }
 
     fn remove_node(&mut self, node: String) {

@@ -27,6 +27,8 @@ pub struct Plan {
     pub log: LogKeeping,
     /// In most runs there is none: nothing may need it.
     pub sweep: Duration,
+    /// Of a thousand faults so many are joined by damage to a disk.
+    pub damage: u64,
 }
 
 impl Plan {
@@ -48,6 +50,7 @@ impl Plan {
             network_failures: [0, 100][dice.below(2)],
             log: if dice.per_mille(700) { small_log } else { LogKeeping::default() },
             sweep: Duration::from_secs(if dice.per_mille(800) { 24 * 3600 } else { 60 }),
+            damage: [0, 0, 0, 200][dice.below(4)],
         }
     }
 }

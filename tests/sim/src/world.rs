@@ -116,6 +116,7 @@ pub struct World {
     pub disk_dice: Dice,
     pub core_dice: Dice,
     pub fault_dice: Dice,
+    pub damage_dice: Dice,
     pub operator: Operator,
     /// Faults happen, and the operator acts.
     pub is_chaos: bool,
@@ -152,6 +153,7 @@ impl World {
             disk_dice: dice(Purpose::Disk),
             core_dice: dice(Purpose::Cores),
             fault_dice: dice(Purpose::Faults),
+            damage_dice: dice(Purpose::Damage),
             operator: Operator::new(dice(Purpose::Operator)),
             is_chaos: false,
             leaders: BTreeMap::new(),

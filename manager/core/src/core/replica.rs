@@ -1,5 +1,6 @@
 //! The replicated state, to look at: for checkers, which believe neither views nor publications.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use swarm_model::{Image, Node, Service, ServiceId, Task};
@@ -14,6 +15,11 @@ pub struct Replica<'a>(&'a Store);
 impl ManagerCore {
     pub fn replica(&self) -> Replica<'_> {
         Replica(&self.store)
+    }
+
+    /// Raft ids of the managers that vote, as this one knows it.
+    pub fn voters(&self) -> BTreeSet<u64> {
+        self.consensus.membership().voters
     }
 }
 
