@@ -46,6 +46,9 @@ impl World {
 
     fn lose_disk(&mut self, manager: usize) {
         self.tell(&format!("the disk of host {manager} is lost"));
+        if self.tamper_loss(manager) {
+            return;
+        }
         self.wipe(manager);
         self.hosts[manager].is_lost = true;
     }

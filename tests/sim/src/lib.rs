@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blindness;
 pub mod campaign;
 mod checks;
 mod clock;
@@ -29,6 +30,7 @@ mod settle;
 mod specs;
 mod story;
 mod streams;
+mod tampering;
 mod world;
 
 use std::panic::AssertUnwindSafe;

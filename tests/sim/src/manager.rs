@@ -253,9 +253,8 @@ impl World {
             Effect::SendRaft { to, message } => self.send_raft(index, to, message),
             Effect::Reply { id, result } => self.replied(index, id, result),
             Effect::Session { session, message } => {
-                if let Some(message) = self.tamper_down(index, session.0, message) {
-                    self.push_down(session.0, Down::Message(message));
-                }
+                let message = self.tamper_down(index, session.0, message);
+                self.push_down(session.0, Down::Message(message));
             }
             Effect::CloseSession { session, reason } => self.close_session(session, reason),
             Effect::Publish(publication) => self.published(index, publication),
@@ -288,6 +287,7 @@ impl World {
             let event = Event::Persisted { ready };
             self.schedule(BATCH, Happening::ManagerEvent { manager: index, life, event });
         }
+        let done = done + self.tamper_sync();
         self.schedule_at(done, Happening::DiskDone { manager: index, life, ready });
     }
 
@@ -356,9 +356,14 @@ impl World {
         self.managers[index].leads = None;
         if let Leadership::Leader { term } = leadership {
             self.managers[index].leads = Some(term);
-            let other = *self.leaders.entry(term).or_insert(index);
-            if other != index {
-                self.violate("one leader", format!("managers {other} and {index} lead term {term}"));
+            let process = (index, self.managers[index].life);
+            let other = *self.leaders.entry(term).or_insert(process);
+            if other != process {
+                let text = format!(
+                    "manager {index} leads term {term}, as manager {} did in another process",
+                    other.0
+                );
+                self.violate("one leader", text);
             }
             self.checks.seen.begin(term);
             self.watch_leader(index);

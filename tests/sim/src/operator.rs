@@ -147,9 +147,25 @@ impl World {
             .map(|(id, _)| *id)
             .collect();
         for id in lost {
+            if self.tamper_unknown(id) {
+                continue;
+            }
             self.operator.history.unknown(id);
             self.answer(id, Err(ApiError::Unavailable("connection reset".to_owned())));
         }
+    }
+
+    /// For mutations: a removal of unknown outcome is told as done. `true`: it was.
+    fn tamper_unknown(&mut self, id: RequestId) -> bool {
+        let Some(pending) = self.operator.pending.get(&id) else { return false };
+        let (manager, request) = (pending.manager, pending.request.clone());
+        let unknown = Err(ApiError::Unavailable("connection reset".to_owned()));
+        let told = self.tamper_reply(&request, unknown);
+        let is_lie = told.is_ok();
+        if is_lie {
+            self.replied(manager, id, told);
+        }
+        is_lie
     }
 
     /// Follows what a new leader publishes.

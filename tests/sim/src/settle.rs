@@ -90,6 +90,10 @@ impl World {
         if let Some(missing) = self.missing() {
             return self.violate("quiet", missing);
         }
+        let left = self.truth.tasks.values().find(|task| !self.truth.services.contains_key(&task.service));
+        if let Some(task) = left {
+            return self.violate("quiet", format!("task {} is left of a service that was removed", task.id));
+        }
         for text in self.operator.history.check_removed(&self.truth) {
             self.violate("acknowledged writes", text);
         }

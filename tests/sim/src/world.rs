@@ -120,8 +120,8 @@ pub struct World {
     pub operator: Operator,
     /// Faults happen, and the operator acts.
     pub is_chaos: bool,
-    /// Which manager led which term, as they said.
-    pub leaders: BTreeMap<u64, usize>,
+    /// Which process of which manager led which term, as they said.
+    pub leaders: BTreeMap<u64, (usize, u32)>,
     pub truth: Truth,
     pub checks: Checks,
     pub tampering: Tampering,

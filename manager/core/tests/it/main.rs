@@ -1,6 +1,5 @@
 //! The crate from outside: the scheduler's scenarios, and whole clusters in one thread under one seed.
 
-mod chaos;
 mod checks;
 mod identity;
 mod leadership;

@@ -67,7 +67,8 @@ impl World {
         if applied <= self.truth.applied {
             return;
         }
-        let after = Truth::of(core.replica());
+        let mut after = Truth::of(core.replica());
+        after.each_service_table(|services| self.tampering.restore_all(services));
         let before = std::mem::replace(&mut self.truth, after);
         self.tell(&difference::describe(&before, &self.truth));
         self.check_step(&before);

@@ -32,6 +32,12 @@ impl Truth {
         }
     }
 
+    /// For mutations: services as the operator knows them.
+    pub fn each_service_table(&mut self, mut change: impl FnMut(&mut BTreeMap<ServiceId, Arc<Service>>)) {
+        change(&mut self.services);
+        change(&mut self.records);
+    }
+
     /// What the task was made from; `None` once it is forgotten.
     pub fn spec_of(&self, task: &Task) -> Option<&Arc<ServiceSpec>> {
         self.records.get(&task.service)?.revisions.get(&task.revision)

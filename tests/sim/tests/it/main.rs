@@ -1,6 +1,6 @@
-//! A seed is a run: whatever fails can be replayed.
+//! A seed is a run: whatever fails can be replayed. And what is broken on purpose is seen.
 
-use swarm_sim::run;
+use swarm_sim::{Mutation, run};
 
 #[test]
 fn the_same_seed_is_the_same_run() {
@@ -9,13 +9,53 @@ fn the_same_seed_is_the_same_run() {
     assert_ne!(first.digest, run(4, None, false).digest);
 }
 
-/// Those that failed once, and some others; `cargo sim --seeds A..B` runs more.
+/// Those that failed once; `cargo sim --seeds A..B` runs more.
 #[test]
 fn seeds_hold() {
     let kept = include_str!("../../../data/seeds.txt").lines().filter(|line| !line.starts_with('#'));
     let kept = kept.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    for seed in kept.chain(100..115) {
+    for seed in kept {
         let outcome = run(seed, None, false);
         assert_eq!(outcome.violation, None, "cargo sim --seed {seed}\n{}", outcome.story.join("\n"));
     }
+}
+
+/// Which checker sees a deliberate bug, under the first of these seeds; `cargo sim --mutations` proves it of all of them.
+fn check(mutation: Mutation, expect: &str) {
+    let caught = (1..=4).find_map(|seed| run(seed, Some(mutation), false).violation);
+    assert_eq!(caught.map(|violation| violation.check), Some(expect), "{}", mutation.describe());
+}
+
+#[test]
+fn what_disks_lose_is_seen() {
+    check(Mutation::SkipSync, "history");
+    check(Mutation::LoseLastEntry, "acknowledged writes");
+    check(Mutation::ForgetVote, "one leader");
+    check(Mutation::TruncateTooMuch, "start");
+    check(Mutation::CheckpointLacksObject, "equal stores");
+}
+
+#[test]
+fn wrong_answers_are_seen() {
+    check(Mutation::FollowerAnswersAtOnce, "history");
+    check(Mutation::IgnoreVersion, "history");
+    check(Mutation::AcknowledgeBeforeCommit, "history");
+}
+
+#[test]
+fn wrong_orders_are_seen() {
+    check(Mutation::ObeyDeposed, "acts");
+    check(Mutation::AssignTwice, "acts");
+    check(Mutation::SameAddress, "acts");
+    check(Mutation::ReplayAssignment, "agent");
+    check(Mutation::ReportFailed, "outcomes");
+}
+
+#[test]
+fn wrong_decisions_are_seen() {
+    check(Mutation::IgnoreHostPorts, "ports");
+    check(Mutation::IgnoreReservations, "reservations");
+    check(Mutation::IgnoreConstraints, "placement");
+    check(Mutation::IgnoreStopFirst, "slots");
+    check(Mutation::IgnoreDelay, "restarts");
 }
