@@ -152,7 +152,7 @@ fn forever(holds: impl Fn(std::ops::Range<u64>) -> bool) -> bool {
 }
 
 fn prove(mutations: &[Mutation], most: u64, jobs: usize) -> bool {
-    println!("{:<24} {:>4}  {:<20} {}", "DELIBERATE BUG", "SEED", "CAUGHT BY", "WHAT IS WRONG");
+    println!("{:<24} {:>4}  {:<20} WHAT IS WRONG", "DELIBERATE BUG", "SEED", "CAUGHT BY");
     let found = campaign::mutate(mutations, most, jobs, tell_catch);
     let seen = found.iter().filter(|catch| catch.caught.is_some()).count();
     println!("{seen} of {} deliberate bugs were seen within {most} seeds each", found.len());

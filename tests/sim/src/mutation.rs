@@ -1,5 +1,5 @@
-//! Deliberate bugs, to prove that the checkers see. What each does is in `tampering` and `blindness`; nothing of it is in the
-//! product.
+//! Deliberate bugs, to prove that the checkers see. What most of them do is in `tampering` and `blindness`; nothing of it
+//! is in the product.
 
 use std::collections::BTreeMap;
 

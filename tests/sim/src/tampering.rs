@@ -154,10 +154,10 @@ impl World {
         mut message: ManagerMessage,
     ) -> ManagerMessage {
         match &mut message {
-            ManagerMessage::Mesh(delta) if delta.base.is_some() => {
-                if self.tampering.strikes(Mutation::MeshLacksChange) {
-                    delta.ports.pop_first();
-                }
+            ManagerMessage::Mesh(delta)
+                if delta.base.is_some() && self.tampering.strikes(Mutation::MeshLacksChange) =>
+            {
+                delta.ports.pop_first();
             }
             ManagerMessage::Assignments(delta) => self.tamper_orders(manager, stream, delta),
             _ => {}

@@ -1,5 +1,6 @@
 //! A seed is a run: whatever fails can be replayed. And what is broken on purpose is seen.
 
+use swarm_sim::campaign::{self, KeptSeed};
 use swarm_sim::{Mutation, run};
 
 #[test]
@@ -12,11 +13,11 @@ fn the_same_seed_is_the_same_run() {
 /// Those that failed once; `cargo sim --seeds A..B` runs more.
 #[test]
 fn seeds_hold() {
-    let kept = include_str!("../../../data/seeds.txt").lines().filter(|line| !line.starts_with('#'));
-    let kept = kept.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    for seed in kept {
+    let kept = campaign::kept_seeds(include_str!("../../../data/seeds.txt")).unwrap();
+    for KeptSeed { seed, cause } in kept {
         let outcome = run(seed, None, false);
-        assert_eq!(outcome.violation, None, "cargo sim --seed {seed}\n{}", outcome.story.join("\n"));
+        let story = outcome.story.join("\n");
+        assert_eq!(outcome.violation, None, "cargo sim --seed {seed} (once {cause})\n{story}");
     }
 }
 
