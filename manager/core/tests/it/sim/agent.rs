@@ -147,10 +147,6 @@ impl Agent {
         &self.tasks
     }
 
-    pub fn running(&self) -> Vec<TaskId> {
-        self.tasks.iter().filter(|(_, held)| held.state == TaskState::Running).map(|(id, _)| *id).collect()
-    }
-
     /// The container ends by itself.
     pub fn end(&mut self, task: TaskId, exit_code: i32) {
         let held = self.tasks.get_mut(&task).expect("the task is here");
