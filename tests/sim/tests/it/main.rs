@@ -21,10 +21,14 @@ fn seeds_hold() {
     }
 }
 
-/// Which checker sees a deliberate bug, under the first of these seeds; `cargo sim --mutations` proves it of all of them.
+/// Seeds within which a deliberate bug is seen here; `cargo sim --mutations` proves it of all bugs, with more.
+const FEW: u64 = 10;
+
+/// `expect`: the checker that sees it.
 fn check(mutation: Mutation, expect: &str) {
-    let caught = (1..=4).find_map(|seed| run(seed, Some(mutation), false).violation);
-    assert_eq!(caught.map(|violation| violation.check), Some(expect), "{}", mutation.describe());
+    let outcomes = (1..=FEW).map(|seed| run(seed, Some(mutation), false));
+    let seen = outcomes.filter_map(|outcome| outcome.violation).any(|violation| violation.check == expect);
+    assert!(seen, "{expect:?} does not see that {}", mutation.describe());
 }
 
 #[test]
