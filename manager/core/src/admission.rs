@@ -158,7 +158,7 @@ impl Request {
         !removes && !self.is_read()
     }
 
-    pub(crate) fn is_read(&self) -> bool {
+    pub fn is_read(&self) -> bool {
         match self {
             Self::GetCluster
             | Self::GetClusterSecrets

@@ -36,11 +36,13 @@ pub(crate) use message::MessageError;
 const HEARTBEAT_TICKS: usize = 2;
 const ELECTION_TICKS: usize = 10;
 /// One append message to a follower: large enough to stream, small enough not to hold up heartbeats.
-const MAX_MESSAGE_BYTES: u64 = 1 << 20;
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// Append messages under way to one follower.
 const MAX_IN_FLIGHT: usize = 256;
 /// Proposed and not yet committed; above it proposals are refused. 64 MiB is some 100,000 task creations.
 const MAX_UNCOMMITTED_BYTES: u64 = 64 << 20;
+/// Groups of proposals on their way to the own disk: one is written while the next one forms.
+const MAX_WRITING: usize = 1;
 /// Entries handed out for application in one round.
 const MAX_ROUND_BYTES: u64 = 16 << 20;
 /// A process that was stopped for long must not run out its election timeout at once: its inbox may hold the heartbeat.
@@ -85,6 +87,8 @@ pub(crate) struct Consensus {
     reads: u64,
     /// When each peer was last heard of; without those whose connection broke since.
     heard: BTreeMap<u64, Timestamp>,
+    /// What was committed when the followers were last told; `None`: they are told at once.
+    held_commit: Option<u64>,
 }
 
 impl Consensus {
@@ -104,6 +108,7 @@ impl Consensus {
             proposals: 0,
             reads: 0,
             heard: BTreeMap::new(),
+            held_commit: None,
         };
         consensus.election.settle(&mut consensus.raw);
         Ok(consensus)
@@ -316,6 +321,26 @@ impl Consensus {
         own.then(|| number.try_into().map(u64::from_be_bytes).ok())?
     }
 
+    /// Whether the disk already has enough to do: what is proposed later goes there together.
+    pub fn disk_is_busy(&self) -> bool {
+        self.in_flight.iter().filter(|ready| ready.needs_disk).count() >= MAX_WRITING
+    }
+
+    /// From now on followers are not told what is committed in messages of their own: an append is about to come.
+    pub fn hold_commits(&mut self) {
+        self.held_commit.get_or_insert(self.raw.raft.raft_log.committed);
+        self.raw.skip_bcast_commit(true);
+    }
+
+    /// Tells them what they were not told: in an append that is about to leave, or else in a message.
+    pub fn announce_commits(&mut self) {
+        let Some(told) = self.held_commit.take() else { return };
+        self.raw.skip_bcast_commit(false);
+        if self.is_leader() && self.raw.raft.raft_log.committed > told {
+            self.raw.raft.bcast_append();
+        }
+    }
+
     /// Whether a follower waits for a snapshot.
     pub fn wants_snapshot(&self) -> bool {
         self.raw.store().wants_snapshot()
@@ -342,12 +367,14 @@ fn raft_config(id: u64, applied: u64) -> raft::Config {
         applied,
         election_tick: ELECTION_TICKS,
         heartbeat_tick: HEARTBEAT_TICKS,
-        max_size_per_msg: MAX_MESSAGE_BYTES,
+        max_size_per_msg: MAX_MESSAGE_BYTES as u64,
         max_inflight_msgs: MAX_IN_FLIGHT,
         check_quorum: true,
         pre_vote: true,
         max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
         max_committed_size_per_ready: MAX_ROUND_BYTES,
+        // One message to each follower for all that was proposed in a batch.
+        batch_append: true,
         ..raft::Config::default()
     }
 }
@@ -367,7 +394,9 @@ fn encode(message: &impl prost011::Message) -> Bytes {
 }
 
 fn send(messages: Vec<Message>, effects: &mut Vec<Effect>) {
-    effects.extend(
-        messages.into_iter().map(|message| Effect::SendRaft { to: message.to, message: encode(&message) }),
-    );
+    for message in messages {
+        message::split(message, MAX_MESSAGE_BYTES, |message| {
+            effects.push(Effect::SendRaft { to: message.to, message: encode(&message) });
+        });
+    }
 }

@@ -158,6 +158,11 @@ impl ManagerCore {
         self.consensus.next_tick().into_iter().chain(leader).min().filter(|_| !self.stopped)
     }
 
+    /// Whether writes that come now wait for the disk: they are taken in together after the next [`Event::Persisted`].
+    pub fn gathers_writes(&self) -> bool {
+        self.leader.is_some() && self.consensus.disk_is_busy() && !self.stopped
+    }
+
     /// Index of the applied state and a digest of it: equal on all managers that applied the same index. For checkers.
     pub fn fingerprint(&self) -> (u64, u64) {
         let mut hasher = foldhash::fast::FixedState::default().build_hasher();
@@ -180,7 +185,13 @@ impl ManagerCore {
         self.steer_members();
         self.steer_rotation();
         self.propose_plan();
+        if !self.gathers_writes() {
+            self.consensus.announce_commits();
+        }
         self.run_rounds(effects);
+        if self.gathers_writes() {
+            self.consensus.hold_commits();
+        }
         self.look_around();
         self.answer_reads(effects);
         if let Some(leader) = &mut self.leader {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost011::Message as _;
-use raft::eraftpb::{EntryType, Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 use super::snapshot::{self, Truncated};
 
@@ -50,6 +50,28 @@ pub(super) fn decode(bytes: &[u8], own_id: u64) -> Result<Message, MessageError>
     Ok(message)
 }
 
+/// Hands out a message in parts with at most `limit` bytes of data each, or one entry: raft-rs joins appends without a limit.
+pub(super) fn split(mut message: Message, limit: usize, mut hand_out: impl FnMut(Message)) {
+    while let Some(count) = fitting(&message.entries, limit) {
+        let rest = message.entries.split_off(count);
+        let (index, log_term) = message.entries.last().map_or((0, 0), |last| (last.index, last.term));
+        let entries = std::mem::take(&mut message.entries);
+        hand_out(Message { entries, ..message.clone() });
+        message = Message { index, log_term, entries: rest, ..message };
+    }
+    hand_out(message);
+}
+
+/// How many of the entries, at least one, have at most `limit` bytes; `None`: all.
+fn fitting(entries: &[Entry], limit: usize) -> Option<usize> {
+    let mut bytes = 0;
+    let excess = entries.iter().position(|entry| {
+        bytes += entry.data.len();
+        bytes > limit
+    });
+    excess.map(|count| count.max(1)).filter(|count| *count < entries.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,5 +99,30 @@ mod tests {
         check(&|m| m.snapshot = Some(damaged.clone()), "damaged snapshot");
         check(&|m| m.to = 3, "not for this member");
         assert!(decode(b"\xff\xff\xff", 1).is_err());
+    }
+
+    #[test]
+    fn a_large_append_is_handed_out_in_parts_that_follow_each_other() {
+        let check = |sizes: &[usize], expect: &str| {
+            let entry = |(at, size): (usize, &usize)| Entry {
+                index: 8 + at as u64,
+                term: 3,
+                data: vec![0; *size],
+                ..Entry::default()
+            };
+            let entries = sizes.iter().enumerate().map(entry).collect();
+            let message = Message { index: 7, log_term: 2, commit: 5, entries, ..Message::default() };
+            let mut parts = Vec::new();
+            split(message, 100, |part| {
+                assert_eq!(part.commit, 5);
+                parts.push(format!("{}/{}+{}", part.index, part.log_term, part.entries.len()));
+            });
+            assert_eq!(parts.join(" "), expect);
+        };
+        check(&[], "7/2+0");
+        check(&[50, 50], "7/2+2");
+        check(&[50, 51], "7/2+1 8/3+1");
+        check(&[500], "7/2+1");
+        check(&[500, 1, 99, 1], "7/2+1 8/3+2 10/3+1");
     }
 }

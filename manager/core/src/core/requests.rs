@@ -27,11 +27,14 @@ impl ManagerCore {
             // Leads, but does not yet know all that was committed before, or not for long any more: a moment.
             return;
         }
-        let (reads, writes): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.inbox).into_iter().partition(|asked| asked.request.is_read());
-        self.ask(reads.into_iter().map(|asked| (asked.id, asked.request)).collect());
-        for asked in writes {
-            self.serve_write(asked, effects);
+        let reads = self.inbox.extract_if(.., |asked| asked.request.is_read());
+        let reads = reads.map(|asked| (asked.id, asked.request)).collect();
+        self.ask(reads);
+        // While the disk writes, they gather for one sync and one message to each follower. `Persisted` ends the wait.
+        if !self.gathers_writes() {
+            for asked in std::mem::take(&mut self.inbox) {
+                self.serve_write(asked, effects);
+            }
         }
     }
 
