@@ -8,8 +8,8 @@ use crate::core::ManagerCore;
 use crate::door::{Checkpoint, CheckpointState, Effect};
 
 /// Between two checkpoints that are cut because of the count of entries. What is written often is saved once in this time,
-/// not with each write.
-const AT_LEAST: Duration = Duration::from_secs(1);
+/// not with each write: at a few thousand writes per second, saving each second was more than half of a follower's work.
+const AT_LEAST: Duration = Duration::from_secs(5);
 /// Entries between two checkpoints at most: replaying them takes some hundred milliseconds.
 const MAX_ENTRIES: u64 = 20_000;
 /// Bytes of entries between two checkpoints: they are held in memory until then.

@@ -218,14 +218,16 @@ fn progress(update: &UpdateStatus) -> String {
 }
 
 fn of_node(old: &NodeSpec, new: &NodeSpec) -> String {
+    fn word(value: &impl std::fmt::Debug) -> String {
+        format!("{value:?}").to_lowercase()
+    }
     let mut list = List::default();
-    list.changed(
-        "role",
-        &format!("{:?}", old.role).to_lowercase(),
-        &format!("{:?}", new.role).to_lowercase(),
-    );
-    let availability = |spec: &NodeSpec| format!("{:?}", spec.availability).to_lowercase();
-    list.changed("availability", &availability(old), &availability(new));
+    if old.role != new.role {
+        list.changed("role", &word(&old.role), &word(&new.role));
+    }
+    if old.availability != new.availability {
+        list.changed("availability", &word(&old.availability), &word(&new.availability));
+    }
     list.map("label", &old.labels, &new.labels);
     list.0
 }
