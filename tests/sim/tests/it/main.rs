@@ -34,7 +34,7 @@ fn check(mutation: Mutation, expect: &str) {
 #[test]
 fn what_disks_lose_is_seen() {
     check(Mutation::SkipSync, "history");
-    check(Mutation::LoseLastEntry, "acknowledged writes");
+    check(Mutation::LoseLastEntry, "start");
     check(Mutation::ForgetVote, "one leader");
     check(Mutation::TruncateTooMuch, "start");
     check(Mutation::CheckpointLacksObject, "equal stores");
