@@ -144,17 +144,10 @@ impl ClusterAuthority {
         Ok(JoinToken { root, secret: secret(&cluster, role)? })
     }
 
-    /// `host:port` of the managers.
-    ///
-    /// # Errors
-    /// The manager cannot answer.
-    pub async fn managers(&self) -> Result<Vec<String>, AdmissionError> {
-        match self.engine.request(Request::ListNodes).await? {
-            Response::Nodes(nodes) => {
-                Ok(nodes.iter().filter_map(|view| view.node.manager_address.clone()).collect())
-            }
-            other => unreachable!("ListNodes is answered by nodes, not by {other:?}"),
-        }
+    /// `host:port` of the managers, as this one knows them: to ask the core for all nodes would cost it more than the rest
+    /// of a join.
+    pub fn managers(&self) -> Vec<String> {
+        self.engine.members().borrow().iter().map(|member| member.address.clone()).collect()
     }
 
     /// Makes the candidate a member.
@@ -173,7 +166,7 @@ impl ClusterAuthority {
         let node = NewNode::id_of_key(&request.key_digest());
         self.enter(node, role, candidate).await?;
         let member = self.member(node).await?;
-        self.certify(&request, &cluster, &member, role).await
+        self.certify(&request, &cluster, &member, role)
     }
 
     /// A member whose certificate expired while it was off: it proves the key of that certificate, and has a token that is
@@ -196,7 +189,7 @@ impl ClusterAuthority {
         }
         let member = self.seated(member, candidate.manager_address).await?;
         let role = member.spec.role;
-        self.certify(request, cluster, &member, role).await
+        self.certify(request, cluster, &member, role)
     }
 
     /// A certificate for this manager itself, from what it knows without asking the others: its own expired, so that they
@@ -216,8 +209,7 @@ impl ClusterAuthority {
             Ok(_) | Err(ApiError::NotFound { .. }) => return Err(AdmissionError::Stranger(node)),
             Err(error) => return Err(error.into()),
         };
-        let admission = self.sign(&request, &cluster, &member, NodeRole::Manager)?;
-        Ok(admission)
+        self.certify(&request, &cluster, &member, NodeRole::Manager)
     }
 
     /// Signs a new key of the member `node`, with the role that it has now.
@@ -234,7 +226,7 @@ impl ClusterAuthority {
         let request = SigningRequest::parse(request).map_err(AdmissionError::Request)?;
         let member = self.seated(self.member(node).await?, manager_address).await?;
         let role = member.spec.role;
-        self.certify(&request, &cluster, &member, role).await
+        self.certify(&request, &cluster, &member, role)
     }
 
     /// As the member is to be from its next certificate on: a promoted one gets its place among the managers.
@@ -252,17 +244,7 @@ impl ClusterAuthority {
         }
     }
 
-    async fn certify(
-        &self,
-        request: &SigningRequest,
-        cluster: &Cluster,
-        member: &Node,
-        role: NodeRole,
-    ) -> Result<Admission, AdmissionError> {
-        Ok(Admission { managers: self.managers().await?, ..self.sign(request, cluster, member, role)? })
-    }
-
-    fn sign(
+    fn certify(
         &self,
         request: &SigningRequest,
         cluster: &Cluster,
@@ -276,7 +258,7 @@ impl ClusterAuthority {
             identity,
             certificate_chain: chain.map_err(AdmissionError::Authority)?,
             root_certificates: cluster.roots(),
-            managers: Vec::new(),
+            managers: self.managers(),
             raft_id: member.raft_id,
         })
     }

@@ -132,6 +132,11 @@ impl Store {
         self.indexes.managers().filter_map(|id| self.nodes.get(&id))
     }
 
+    /// 0: there is no node.
+    pub fn highest_node_index(&self) -> u16 {
+        self.indexes.highest_node_index()
+    }
+
     pub fn node_index_taken(&self, index: u16) -> bool {
         self.indexes.node_at(index).is_some()
     }

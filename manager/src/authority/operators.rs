@@ -75,7 +75,7 @@ impl ClusterAuthority {
         let until = SystemTime::UNIX_EPOCH + Duration::from_micros(until);
         let chain = load_issuer(&cluster)?.issue_operator(request, &identity, &account.name, now, until);
         let certificate_chain = chain.map_err(AdmissionError::Authority)?;
-        let managers = self.managers().await?;
+        let managers = self.managers();
         Ok(Grant { account, certificate_chain, managers, root_certificates: cluster.roots() })
     }
 }

@@ -39,7 +39,7 @@ impl Operators for OperatorCalls {
         let (token, account) = self.authority.invite_operator(by, request.name, role, life).await?;
         Ok(Response::new(v1::InviteOperatorResponse {
             token: token.reveal(),
-            managers: self.authority.managers().await?,
+            managers: self.authority.managers(),
             operator: Some(view(&account)),
         }))
     }

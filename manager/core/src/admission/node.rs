@@ -44,7 +44,7 @@ impl Desk<'_> {
 
     /// The number after the highest one, so that the addresses of a node that left are reused late; else any free one.
     fn free_node_index(&self, capacity: u16) -> Result<u16, ApiError> {
-        let highest = self.store.nodes().map(|node| node.index).max().unwrap_or(0);
+        let highest = self.store.highest_node_index();
         (highest.saturating_add(1)..=capacity)
             .chain(1..=capacity)
             .find(|index| !self.store.node_index_taken(*index) && !self.reservations.has_node_index(*index))

@@ -14,8 +14,10 @@ use swarm_model::{
 
 use crate::door::{Effect, SessionId};
 
-/// Backends times agents that may be sent per second: 2 million entries of some 20 bytes keep half a core busy.
+/// Rows and backends times agents that may be sent per second: 2 million entries of some 20 bytes keep half a core busy.
 const MAX_ENTRIES_PER_SECOND: u64 = 2_000_000;
+/// What a message costs beside its entries, in entries: a record of TLS each way, and the agent's acknowledgement.
+const MESSAGE_ENTRIES: u64 = 100;
 /// Longest distance between two versions; a backend that appears or goes waits no longer for its turn.
 const MAX_DISTANCE: Duration = Duration::from_millis(250);
 
@@ -232,7 +234,7 @@ impl Mesh {
 
     fn cut_version(&mut self, now: Timestamp) {
         self.version += 1;
-        let mut entries = 0;
+        let mut entries = MESSAGE_ENTRIES;
         for row in std::mem::take(&mut self.dirty) {
             if let Some(before) = self.changed_in.insert(row, self.version) {
                 self.history.remove(&(before, row));

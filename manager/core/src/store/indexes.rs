@@ -97,6 +97,10 @@ impl Indexes {
         self.nodes_by_index.get(&index).copied()
     }
 
+    pub fn highest_node_index(&self) -> u16 {
+        self.nodes_by_index.last_key_value().map_or(0, |(index, _)| *index)
+    }
+
     pub fn service_called(&self, name: &str) -> Option<ServiceId> {
         self.services_by_name.get(name).copied()
     }
