@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use swarm_manager_core::api::{ApiError, Request, Response};
 use swarm_manager_core::door::{
-    Config, Effect, Event, Leadership, Member, Operators, Publication, Recovered, RemovedNodes, RequestId,
+    Capture, Config, Effect, Event, Leadership, Member, Operators, Publication, Recovered, RemovedNodes, RequestId,
 };
 use swarm_manager_core::{ManagerCore, StartError};
 use swarm_model::{Actor, Autolock, EventId, ManagerMessage, NodeId, Registration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::keys::DataKey;
@@ -37,6 +37,10 @@ use space::Space;
 const MAX_WAITING: usize = 16_384;
 /// Events that the core takes in one batch; bounds how long an acknowledgement waits for those behind it.
 const MAX_BATCH: usize = 4_096;
+/// And how long it may take them in. Some events are a hundred times others.
+const MAX_TAKING_IN: Duration = Duration::from_millis(20);
+/// A batch that took longer is logged: heartbeats to the other managers wait behind it, and elections come after 300 ms.
+const SLOW_BATCH: Duration = Duration::from_millis(100);
 /// Batches of changes that a watcher may be behind before it is cut.
 const PUBLICATIONS_KEPT: usize = 1_024;
 /// How long a leader may take to hand over when it stops.
@@ -76,8 +80,17 @@ pub enum EngineError {
     Thread(#[source] std::io::Error),
 }
 
-/// Sends a message to a Raft member; must not block.
-pub type RaftOut = Box<dyn Fn(u64, Bytes) + Send>;
+/// Sends to a Raft member; must not block.
+pub type RaftOut = Box<dyn Fn(u64, Outgoing) + Send>;
+
+/// What goes to a Raft member.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// An encoded `eraftpb::Message`.
+    Message(Bytes),
+    /// One that announces a state, and the state.
+    Snapshot(Bytes, Capture),
+}
 
 /// A running manager core. Clones are handles to the same one.
 #[derive(Clone)]
@@ -278,6 +291,14 @@ impl Engine {
         self.event(Event::Raft { message }).await
     }
 
+    /// Hands in a message that announces a state, and the state.
+    ///
+    /// # Errors
+    /// Unavailable where the engine has stopped.
+    pub async fn receive_snapshot(&self, message: Bytes, state: Bytes) -> Result<(), ApiError> {
+        self.event(Event::RaftSnapshot { message, state }).await
+    }
+
     /// The connection to another manager broke.
     pub fn peer_lost(&self, peer: u64) {
         let _ = self.put(Item::Event(Event::PeerLost { peer }, None));
@@ -421,9 +442,14 @@ fn run(
             let Some(event) = waiting.admit(next) else { return };
             core.handle(now, event, &mut effects);
             taken += 1;
-            item = if taken < MAX_BATCH { events.try_recv().ok() } else { None };
+            let full = taken == MAX_BATCH || clock.now().since(now) >= MAX_TAKING_IN;
+            item = if full { None } else { events.try_recv().ok() };
         }
         core.handle(now, Event::Wakeup, &mut effects);
+        let took = clock.now().since(now);
+        if took >= SLOW_BATCH {
+            warn!(took.ms = took.as_millis(), events = taken, effects = effects.len(), "a batch of the core was slow");
+        }
     }
 }
 
@@ -453,7 +479,10 @@ impl Outlet {
             Effect::Persist(persist) => self.disk.persist(persist),
             Effect::Checkpoint(checkpoint) => self.disk.checkpoint(checkpoint),
             Effect::TruncateLog { up_to } => self.disk.truncate(up_to),
-            Effect::SendRaft { to, message } => (self.raft_out)(to, message),
+            Effect::SendRaft { to, message } => (self.raft_out)(to, Outgoing::Message(message)),
+            Effect::SendSnapshot { to, message, state } => {
+                (self.raft_out)(to, Outgoing::Snapshot(message, state));
+            }
             Effect::Reply { id, result } => {
                 if let Some(reply) = waiting.replies.remove(&id) {
                     // The caller may have gone.

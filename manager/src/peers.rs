@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use swarm_manager_core::door::Member;
+use swarm_manager_core::door::{Capture, Member};
 use swarm_model::NodeId;
 use swarm_pki::{DialError, Dialler};
 use swarm_proto::v1;
@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tracing::debug;
 
-use crate::engine::{Engine, RaftOut};
+use crate::engine::{Engine, Outgoing, RaftOut};
 use crate::text::chain;
 
 /// Messages that wait for one peer: a heartbeat interval's worth of the fastest leader.
@@ -68,7 +68,7 @@ struct Address {
 struct Peer {
     address: Address,
     /// While there is a connection, or one is being made.
-    queue: Option<mpsc::Sender<Bytes>>,
+    queue: Option<mpsc::Sender<Outgoing>>,
     /// Why the last connection ended, or none came about.
     trouble: Option<String>,
 }
@@ -226,7 +226,7 @@ impl Peers {
         }
     }
 
-    fn send(&self, to: u64, message: Bytes) {
+    fn send(&self, to: u64, message: Outgoing) {
         let mut table = self.table();
         let Some(peer) = table.get_mut(&to) else { return };
         let queue = peer.queue.get_or_insert_with(|| self.connect(to, peer.address.clone()));
@@ -235,7 +235,7 @@ impl Peers {
         }
     }
 
-    fn connect(&self, raft_id: u64, address: Address) -> mpsc::Sender<Bytes> {
+    fn connect(&self, raft_id: u64, address: Address) -> mpsc::Sender<Outgoing> {
         let (queue, messages) = mpsc::channel(MAX_QUEUED);
         let (this, own) = (self.clone(), queue.downgrade());
         self.0.runtime.spawn(async move {
@@ -264,7 +264,7 @@ impl Peers {
         &self,
         raft_id: u64,
         address: &Address,
-        mut messages: mpsc::Receiver<Bytes>,
+        mut messages: mpsc::Receiver<Outgoing>,
     ) -> Result<(), LostError> {
         let channel = self.0.dialler.connect_to(address.node, &address.address).await?;
         let (sender, stream) = mpsc::channel(MAX_SENDING);
@@ -274,11 +274,14 @@ impl Peers {
         let feed = async {
             // Nobody takes it any more: the call ends, too.
             let _ = sender.send(self.0.introduction.clone()).await;
-            while let Some(message) = messages.recv().await {
-                if message.len() > LARGE_BYTES {
-                    self.deliver_large(raft_id, channel.clone(), message, Arc::clone(&one_large));
-                } else {
-                    let _ = sender.send(v1::RaftMessage { message, ..v1::RaftMessage::default() }).await;
+            while let Some(outgoing) = messages.recv().await {
+                match outgoing {
+                    Outgoing::Message(message) if message.len() <= LARGE_BYTES => {
+                        let _ = sender.send(v1::RaftMessage { message, ..v1::RaftMessage::default() }).await;
+                    }
+                    large @ (Outgoing::Message(_) | Outgoing::Snapshot(..)) => {
+                        self.deliver_large(raft_id, channel.clone(), large, Arc::clone(&one_large));
+                    }
                 }
             }
         };
@@ -288,8 +291,8 @@ impl Peers {
         }
     }
 
-    /// Sends a large message beside the others, one at a time.
-    fn deliver_large(&self, raft_id: u64, channel: Channel, message: Bytes, one_large: Arc<Semaphore>) {
+    /// Sends what is large beside the others, one at a time. A state is encoded as fast as it is taken.
+    fn deliver_large(&self, raft_id: u64, channel: Channel, large: Outgoing, one_large: Arc<Semaphore>) {
         let this = self.clone();
         tokio::spawn(async move {
             let _turn = one_large.acquire().await;
@@ -297,14 +300,11 @@ impl Peers {
             let introduction = this.0.introduction.clone();
             let feed = async move {
                 let _ = sender.send(introduction).await;
-                let mut rest = message;
-                while !rest.is_empty() {
-                    let message = rest.split_to(rest.len().min(PIECE_BYTES));
-                    let more = !rest.is_empty();
-                    if sender.send(v1::RaftMessage { message, more, ..Default::default() }).await.is_err() {
-                        return;
-                    }
-                }
+                // Nobody takes it any more: the call says why.
+                let _ = match large {
+                    Outgoing::Message(message) => send_message(&sender, message).await,
+                    Outgoing::Snapshot(message, state) => send_snapshot(&sender, message, &state).await,
+                };
             };
             let mut client = RaftClient::new(channel);
             let (sent, ()) = tokio::join!(client.send(ReceiverStream::new(stream)), feed);
@@ -318,6 +318,26 @@ impl Peers {
     fn table(&self) -> MutexGuard<'_, BTreeMap<u64, Peer>> {
         self.0.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+type Pieces = mpsc::Sender<v1::RaftMessage>;
+type Ended = mpsc::error::SendError<v1::RaftMessage>;
+
+async fn send_message(pieces: &Pieces, mut rest: Bytes) -> Result<(), Ended> {
+    while !rest.is_empty() {
+        let message = rest.split_to(rest.len().min(PIECE_BYTES));
+        let more = !rest.is_empty();
+        pieces.send(v1::RaftMessage { message, more, ..v1::RaftMessage::default() }).await?;
+    }
+    Ok(())
+}
+
+async fn send_snapshot(pieces: &Pieces, message: Bytes, state: &Capture) -> Result<(), Ended> {
+    pieces.send(v1::RaftMessage { message, more: true, ..v1::RaftMessage::default() }).await?;
+    for state in state.pieces() {
+        pieces.send(v1::RaftMessage { state, more: true, ..v1::RaftMessage::default() }).await?;
+    }
+    pieces.send(v1::RaftMessage::default()).await
 }
 
 /// A peer that moved is connected to anew.

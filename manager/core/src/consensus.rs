@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost011::Message as _;
 use raft::eraftpb::{
-    ConfChange, ConfChangeSingle, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message,
+    ConfChange, ConfChangeSingle, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, MessageType,
 };
 use raft::{RawNode, SnapshotStatus, StateRole};
 use rand::Rng;
@@ -25,9 +25,11 @@ use swarm_model::Timestamp;
 
 use crate::door::{CheckpointState, Config, Effect, LogEntry, Recovered};
 use crate::randomness::{self, Purpose};
+use crate::store::Capture;
 use disk::InFlight;
 use election::Election;
 use log::Log;
+use message::Received;
 
 pub(crate) use log::RecoverError;
 pub(crate) use message::MessageError;
@@ -89,6 +91,8 @@ pub(crate) struct Consensus {
     heard: BTreeMap<u64, Timestamp>,
     /// What was committed when the followers were last told; `None`: they are told at once.
     held_commit: Option<u64>,
+    /// The state of the leader's snapshot that raft-rs is about to hand out.
+    received: Option<Received>,
 }
 
 impl Consensus {
@@ -109,6 +113,7 @@ impl Consensus {
             reads: 0,
             heard: BTreeMap::new(),
             held_commit: None,
+            received: None,
         };
         consensus.election.settle(&mut consensus.raw);
         Ok(consensus)
@@ -205,14 +210,27 @@ impl Consensus {
         self.next_tick = self.next_tick.max(now + self.tick);
     }
 
-    /// Takes a peer's message. The bytes are checked before raft-rs sees them: it panics on numbers that it does not know.
-    pub fn step(&mut self, bytes: &[u8], now: Timestamp) -> Result<(), MessageError> {
-        let message = message::decode(bytes, self.raw.raft.id)?;
+    /// Takes a peer's message; `state` is that of a snapshot whose state is not in the message. The bytes are checked
+    /// before raft-rs sees them: it panics on numbers that it does not know.
+    pub fn step(&mut self, bytes: &[u8], state: Bytes, now: Timestamp) -> Result<(), MessageError> {
+        let (message, received) = message::decode(bytes, state, self.raw.raft.id)?;
         self.hear(message.from, now);
         self.overtake(&message);
         self.raw.step(message).map_err(MessageError::Refused)?;
+        if let Some(received) = received {
+            self.keep_if_pending(received);
+        }
         self.election.settle(&mut self.raw);
         Ok(())
+    }
+
+    /// raft-rs takes a snapshot, or knows better.
+    fn keep_if_pending(&mut self, received: Received) {
+        let pending = self.raw.raft.raft_log.unstable.snapshot.as_ref();
+        let index = pending.and_then(|snapshot| snapshot.metadata.as_ref()).map(|metadata| metadata.index);
+        if index == Some(received.index) {
+            self.received = Some(received);
+        }
     }
 
     /// The connection to a member broke. If it led, find out at once whether a new leader is needed.
@@ -268,12 +286,12 @@ impl Consensus {
         }
         let mut ready = self.raw.ready();
         let mut round = Round::default();
-        send(ready.take_messages(), effects);
+        self.send_all(ready.take_messages(), effects);
         let persist = self.persist(&mut ready, &mut round);
         let in_flight = InFlight {
             number: ready.number(),
             needs_disk: persist.is_some(),
-            messages: ready.take_persisted_messages(),
+            messages: without_snapshots(ready.take_persisted_messages()),
             snapshot: round.install.as_ref().map(|state| state.index),
         };
         round.reads = (ready.take_read_states().into_iter())
@@ -289,6 +307,24 @@ impl Consensus {
             self.raw.advance_apply_to(last.index);
         }
         Some(round)
+    }
+
+    fn send_all(&mut self, messages: Vec<Message>, effects: &mut Vec<Effect>) {
+        for message in messages {
+            let to = message.to;
+            if message.msg_type != MessageType::MsgSnapshot as i32 {
+                effects.push(Effect::SendRaft { to, message: encode(&message) });
+                continue;
+            }
+            let snapshot = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref());
+            let state = snapshot.and_then(|it| self.raw.mut_store().take_offered(it.index));
+            match state {
+                Some(state) => {
+                    effects.push(Effect::SendSnapshot { to, message: encode(&message), state });
+                }
+                None => self.raw.report_snapshot(to, SnapshotStatus::Failure),
+            }
+        }
     }
 
     /// Applies a membership change; everything else is the state machine's.
@@ -346,8 +382,12 @@ impl Consensus {
         self.raw.store().wants_snapshot()
     }
 
-    pub fn offer_snapshot(&mut self, state: &CheckpointState) {
+    pub fn offer_snapshot(&mut self, state: Capture) {
         self.raw.mut_store().offer_snapshot(state);
+    }
+
+    pub fn withdraw_snapshot(&mut self) {
+        self.raw.mut_store().withdraw_snapshot();
     }
 
     /// Term of an entry that was applied.
@@ -391,6 +431,12 @@ fn silent() -> slog::Logger {
 
 fn encode(message: &impl prost011::Message) -> Bytes {
     Bytes::from(message.encode_to_vec())
+}
+
+/// Of one who leads no more: whoever does sends its own.
+fn without_snapshots(mut messages: Vec<Message>) -> Vec<Message> {
+    messages.retain(|message| message.msg_type != MessageType::MsgSnapshot as i32);
+    messages
 }
 
 fn send(messages: Vec<Message>, effects: &mut Vec<Effect>) {

@@ -138,7 +138,8 @@ impl ManagerCore {
                 effects.push(Effect::Reply { id, result: self.peek(&read) });
             }
             Event::Request { id, by, request } => self.inbox.push(Asked { id, by, request }),
-            Event::Raft { message } => self.step(&message),
+            Event::Raft { message } => self.step(&message, Bytes::new()),
+            Event::RaftSnapshot { message, state } => self.step(&message, state),
             Event::PeerLost { peer } => self.consensus.peer_lost(peer),
             Event::StepDown => self.consensus.step_down(),
             Event::Persisted { ready } => self.consensus.persisted(ready, effects),
@@ -204,8 +205,8 @@ impl ManagerCore {
         self.cut_checkpoint(effects);
     }
 
-    fn step(&mut self, message: &[u8]) {
-        if let Err(error) = self.consensus.step(message, self.now) {
+    fn step(&mut self, message: &[u8], state: Bytes) {
+        if let Err(error) = self.consensus.step(message, state, self.now) {
             tracing::warn!(%error, "a raft message was dropped");
         }
     }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use swarm_model::{Actor, AgentMessage, Autolock, EventId, ManagerMessage, NodeId, Registration, Timestamp};
 
 use crate::api::{ApiError, Change, Request, Response};
-pub use crate::store::{Operators, RemovedNodes};
+use crate::store::Unsaved;
+pub use crate::store::{Capture, Operators, RemovedNodes};
 
 /// What a core is told once, when it is made.
 #[derive(Debug, Clone)]
@@ -115,6 +116,11 @@ pub enum Event {
     Raft {
         message: Bytes,
     },
+    /// From a peer, as its [`Effect::SendSnapshot`]: the message, and all pieces of the state one behind the other.
+    RaftSnapshot {
+        message: Bytes,
+        state: Bytes,
+    },
     /// The connection to this Raft member broke, or messages to it were dropped.
     PeerLost {
         peer: u64,
@@ -155,6 +161,13 @@ pub enum Effect {
         to: u64,
         message: Bytes,
     },
+    /// Send to a Raft member, beside the others: the message, then the [`Capture::pieces`] of the state, which are made
+    /// while they are sent. If it is lost, answer [`Event::PeerLost`].
+    SendSnapshot {
+        to: u64,
+        message: Bytes,
+        state: Capture,
+    },
     Reply {
         id: RequestId,
         result: Result<Response, ApiError>,
@@ -169,7 +182,7 @@ pub enum Effect {
     },
     /// Write to the checkpoint store in one atomic batch, off the path of acknowledgements; answer
     /// [`Event::Checkpointed`]. At most one is under way.
-    Checkpoint(Checkpoint),
+    Checkpoint(CheckpointCut),
     /// Entries up to and including this index may go.
     TruncateLog {
         up_to: u64,
@@ -207,6 +220,24 @@ pub struct Persist {
     pub hard_state: Option<Bytes>,
     /// False: nothing depends on it being durable; it may ride on the next sync, and is answered at once.
     pub must_sync: bool,
+}
+
+/// A checkpoint that is cut and not encoded yet: that takes as long as the objects are many, and need not be done by
+/// whoever runs the core.
+#[derive(Debug)]
+pub struct CheckpointCut {
+    pub index: u64,
+    pub(crate) term: u64,
+    pub(crate) conf_state: Bytes,
+    pub(crate) unsaved: Unsaved,
+}
+
+impl CheckpointCut {
+    pub fn encode(self) -> Checkpoint {
+        let Self { index, term, conf_state, unsaved } = self;
+        let (changed, removed) = unsaved.encode();
+        Checkpoint { index, term, conf_state, changed, removed }
+    }
 }
 
 /// What changed since the checkpoint before it.

@@ -22,13 +22,14 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use swarm_model::{Cluster, HostPort, Image, Node, NodeId, Service, ServiceId, Task, TaskId, Timestamp};
 
-use crate::door::{ObjectKey, StoredObject};
+use crate::door::StoredObject;
 
 pub(crate) use action::{Action, NewTask, Payload, PayloadError, ServiceUpdate};
 pub(crate) use apply::{Applied, ApplyError, Changed};
 pub(crate) use audit::Gone;
 pub use audit::{After, EventQuery};
 pub use capture::Capture;
+pub(crate) use capture::Unsaved;
 pub(crate) use object::DecodeError;
 pub use operators::Operators;
 pub use removed::RemovedNodes;
@@ -218,16 +219,9 @@ impl Store {
         self.tasks.len()
     }
 
-    /// Objects changed and removed since the last call, encoded.
-    pub fn take_unsaved(&mut self) -> (Vec<StoredObject>, Vec<ObjectKey>) {
-        let (mut changed, mut removed) = (Vec::new(), Vec::new());
-        for key in std::mem::take(&mut self.unsaved) {
-            match self.encode(&key) {
-                Some(object) => changed.push(object),
-                None => removed.push(key.encode()),
-            }
-        }
-        (changed, removed)
+    /// What changed since the last call.
+    pub fn take_unsaved(&mut self) -> Unsaved {
+        Unsaved { keys: std::mem::take(&mut self.unsaved), store: self.frozen() }
     }
 
     /// Every object, encoded.

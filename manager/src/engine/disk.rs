@@ -3,7 +3,7 @@
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use swarm_manager_core::door::{Checkpoint, CheckpointState, Event, Persist};
+use swarm_manager_core::door::{CheckpointCut, CheckpointState, Event, Persist};
 use tokio::sync::watch;
 use tracing::error;
 
@@ -23,7 +23,7 @@ pub(super) enum LogWork {
 }
 
 enum CheckpointWork {
-    Add(Checkpoint),
+    Add(CheckpointCut),
     /// A received snapshot; the log waits for it.
     Replace(CheckpointState, mpsc::Sender<Result<(), CheckpointError>>),
 }
@@ -86,7 +86,7 @@ impl Disk {
         let _ = self.log.send(LogWork::Truncate(up_to));
     }
 
-    pub fn checkpoint(&self, checkpoint: Checkpoint) {
+    pub fn checkpoint(&self, checkpoint: CheckpointCut) {
         let _ = self.checkpoints.send(CheckpointWork::Add(checkpoint));
     }
 }
@@ -191,16 +191,13 @@ impl CheckpointWriter {
     fn run(mut self, work: &mpsc::Receiver<CheckpointWork>) {
         while let Ok(work) = work.recv() {
             match work {
-                CheckpointWork::Add(checkpoint) => match self.store.write(&checkpoint) {
-                    Ok(()) => {
-                        let event = Event::Checkpointed { index: checkpoint.index };
-                        let _ = self.inbox.send(Item::Event(event, None));
+                CheckpointWork::Add(cut) => {
+                    let index = cut.index;
+                    if let Err(error) = self.store.write(&cut.encode()) {
+                        return self.failure.report(&error);
                     }
-                    Err(error) => {
-                        self.failure.report(&error);
-                        return;
-                    }
-                },
+                    let _ = self.inbox.send(Item::Event(Event::Checkpointed { index }, None));
+                }
                 CheckpointWork::Replace(state, done) => {
                     let _ = done.send(self.store.replace(&state));
                 }

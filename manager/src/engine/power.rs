@@ -175,11 +175,14 @@ impl World {
                 Effect::TruncateLog { up_to } => drop(process.work.0.send(LogWork::Truncate(up_to))),
                 Effect::Checkpoint(checkpoint) => {
                     let index = checkpoint.index;
-                    add(&mut member.state.lock().unwrap(), checkpoint);
+                    add(&mut member.state.lock().unwrap(), checkpoint.encode());
                     let done = Event::Checkpointed { index };
                     drop(process.writer.inbox.send(Item::Event(done, None)));
                 }
                 Effect::SendRaft { to, message } => self.messages.push_back((to, message)),
+                Effect::SendSnapshot { to, message, state } => {
+                    self.messages.push_back((to, state.within(&message)));
+                }
                 Effect::Reply { id, result } => {
                     if let Ok(Response::Images(images)) = &result {
                         self.listed = Some(images.iter().map(|image| image.name.clone()).collect());

@@ -93,7 +93,11 @@ impl Three {
             let raft_id = first_raft_id(node_id);
             let config = Config::new(node_id, raft_id, [number as u8; 32]);
             let wires = Arc::clone(&network);
-            let raft_out: RaftOut = Box::new(move |to, message| {
+            let raft_out: RaftOut = Box::new(move |to, outgoing| {
+                let message = match outgoing {
+                    Outgoing::Message(message) => message,
+                    Outgoing::Snapshot(message, state) => state.within(&message),
+                };
                 if let Some(engine) = wires.lock().unwrap_or_else(PoisonError::into_inner).get(&to) {
                     let _ = engine.put(Item::Event(Event::Raft { message }, None));
                 }

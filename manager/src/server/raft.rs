@@ -34,7 +34,7 @@ impl Raft for RaftCalls {
         let node = calling_node(&request)?;
         self.check_member(node)?;
         let mut messages = request.into_inner();
-        let mut pieces = BytesMut::new();
+        let mut pieces = Pieces::default();
         loop {
             let next = tokio::select! {
                 next = messages.message() => next?,
@@ -45,9 +45,12 @@ impl Raft for RaftCalls {
                 self.peers.introduce(node, &next);
                 continue;
             }
-            if let Some(message) = whole(next, &mut pieces)? {
-                self.engine.receive_raft(message).await.map_err(|error| from_api(&error))?;
-            }
+            let received = match pieces.add(next)? {
+                None => Ok(()),
+                Some((message, state)) if state.is_empty() => self.engine.receive_raft(message).await,
+                Some((message, state)) => self.engine.receive_snapshot(message, state).await,
+            };
+            received.map_err(|error| from_api(&error))?;
         }
     }
 }
@@ -65,14 +68,25 @@ impl RaftCalls {
     }
 }
 
-/// The message that this piece completes.
-fn whole(next: v1::RaftMessage, pieces: &mut BytesMut) -> Result<Option<Bytes>, Status> {
-    if pieces.is_empty() && !next.more {
-        return Ok(Some(next.message));
+/// What has come of a message in pieces, and of the state that it announces.
+#[derive(Default)]
+struct Pieces {
+    message: BytesMut,
+    state: BytesMut,
+}
+
+impl Pieces {
+    /// The message that this piece completes, and its state.
+    fn add(&mut self, next: v1::RaftMessage) -> Result<Option<(Bytes, Bytes)>, Status> {
+        if self.message.is_empty() && !next.more {
+            return Ok(Some((next.message, Bytes::new())));
+        }
+        if self.message.len() + self.state.len() + next.message.len() + next.state.len() > MAX_RAFT_BYTES {
+            return Err(Status::resource_exhausted("the message is larger than any snapshot may be"));
+        }
+        self.message.extend_from_slice(&next.message);
+        self.state.extend_from_slice(&next.state);
+        let take = |part: &mut BytesMut| std::mem::take(part).freeze();
+        Ok((!next.more).then(|| (take(&mut self.message), take(&mut self.state))))
     }
-    if pieces.len() + next.message.len() > MAX_RAFT_BYTES {
-        return Err(Status::resource_exhausted("the message is larger than any snapshot may be"));
-    }
-    pieces.extend_from_slice(&next.message);
-    Ok((!next.more).then(|| std::mem::take(pieces).freeze()))
 }

@@ -241,7 +241,7 @@ impl World {
             Effect::Persist(persist) => self.persist(index, persist),
             Effect::Checkpoint(checkpoint) => {
                 let done = checkpoint.index;
-                let checkpoint = self.tamper_checkpoint(checkpoint);
+                let checkpoint = self.tamper_checkpoint(checkpoint.encode());
                 self.managers[index].disk.write_checkpoint(checkpoint);
                 let after = self.disk_dice.micros(500..20_000);
                 self.schedule(after, Happening::CheckpointDone { manager: index, life, index: done });
@@ -251,6 +251,7 @@ impl World {
                 self.managers[index].disk.truncate(up_to + beyond);
             }
             Effect::SendRaft { to, message } => self.send_raft(index, to, message),
+            Effect::SendSnapshot { to, message, state } => self.send_raft(index, to, state.within(&message)),
             Effect::Reply { id, result } => self.replied(index, id, result),
             Effect::Session { session, message } => {
                 let message = self.tamper_down(index, session.0, message);

@@ -25,8 +25,10 @@ impl Consensus {
             log.set_hard_state(hard_state);
         }
         if !ready.snapshot().is_empty() {
-            round.install = Some(log.install(ready.snapshot()));
+            let received = self.received.take().expect("raft hands out only what was received");
+            round.install = Some(self.raw.mut_store().install(ready.snapshot(), received.objects));
         }
+        let log = self.raw.mut_store();
         let entries = ready.take_entries();
         let records = entries
             .iter()

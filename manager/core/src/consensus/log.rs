@@ -8,8 +8,8 @@ use prost011::Message as _;
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
-use super::snapshot;
-use crate::door::{CheckpointState, LogEntry, Recovered};
+use crate::door::{CheckpointState, LogEntry, Recovered, StoredObject};
+use crate::store::Capture;
 
 /// Most that is kept behind a checkpoint for followers that are a little behind.
 const KEPT_BYTES: usize = 8 << 20;
@@ -51,6 +51,8 @@ pub(super) struct Log {
     checkpoint: u64,
     snapshot_wanted: Cell<bool>,
     snapshot: RefCell<Option<Snapshot>>,
+    /// The states that snapshots stand for which were offered and not sent yet.
+    offered: Vec<Capture>,
 }
 
 impl Log {
@@ -143,8 +145,8 @@ impl Log {
         self.entries.extend(entries);
     }
 
-    /// Starts again from a snapshot of the leader.
-    pub fn install(&mut self, snapshot: &Snapshot) -> CheckpointState {
+    /// Starts again from a snapshot of the leader, which stands for `objects`.
+    pub fn install(&mut self, snapshot: &Snapshot, objects: Vec<StoredObject>) -> CheckpointState {
         let metadata = snapshot.metadata.clone().unwrap_or_default();
         self.truncated = (metadata.index, metadata.term);
         self.entries.clear();
@@ -154,8 +156,7 @@ impl Log {
             index: metadata.index,
             term: metadata.term,
             conf_state: Bytes::from(self.conf_state.encode_to_vec()),
-            objects: snapshot::decode(Bytes::from(snapshot.data.clone()))
-                .expect("a snapshot is checked when its message arrives"),
+            objects,
         }
     }
 
@@ -190,14 +191,28 @@ impl Log {
         self.snapshot_wanted.get() && self.snapshot.borrow().is_none()
     }
 
-    pub fn offer_snapshot(&mut self, state: &CheckpointState) {
+    /// For the follower that needs one: raft-rs learns nothing of the state but its index.
+    pub fn offer_snapshot(&mut self, state: Capture) {
         let metadata = SnapshotMetadata {
             conf_state: Some(self.conf_state.clone()),
-            index: state.index,
-            term: state.term,
+            index: state.index(),
+            term: state.term(),
         };
-        let data = snapshot::encode(&state.objects);
-        *self.snapshot.borrow_mut() = Some(Snapshot { data, metadata: Some(metadata) });
+        *self.snapshot.borrow_mut() = Some(Snapshot { data: Vec::new(), metadata: Some(metadata) });
+        self.offered.push(state);
+    }
+
+    /// The state that a snapshot at `index` stands for. One that was offered before it is not sent any more.
+    pub fn take_offered(&mut self, index: u64) -> Option<Capture> {
+        let at = self.offered.iter().position(|state| state.index() == index)?;
+        self.offered.drain(..=at).next_back()
+    }
+
+    /// Who leads no more sends no snapshots.
+    pub fn withdraw_snapshot(&mut self) {
+        self.snapshot.borrow_mut().take();
+        self.snapshot_wanted.set(false);
+        self.offered.clear();
     }
 }
 

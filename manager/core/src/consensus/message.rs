@@ -5,6 +5,14 @@ use prost011::Message as _;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 use super::snapshot::{self, Truncated};
+use crate::door::StoredObject;
+
+/// A state that came with a message.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub index: u64,
+    pub objects: Vec<StoredObject>,
+}
 
 /// Why a peer's message was dropped.
 #[derive(Debug, thiserror::Error)]
@@ -19,16 +27,23 @@ pub(crate) enum MessageError {
     NoContext,
     #[error("raft message holds an entry of the unknown type {0}")]
     UnknownEntry(i32),
-    #[error("raft message holds a damaged snapshot")]
+    #[error("raft message has a damaged snapshot")]
     Snapshot(#[source] Truncated),
+    #[error("raft message has a snapshot without its state, or a state without its snapshot")]
+    NoState,
     #[error("raft message from {from} to {to} is not for this member")]
     Misrouted { from: u64, to: u64 },
     #[error("raft refused the message")]
     Refused(#[source] raft::Error),
 }
 
-pub(super) fn decode(bytes: &[u8], own_id: u64) -> Result<Message, MessageError> {
-    let message = Message::decode(bytes).map_err(MessageError::Decode)?;
+/// Takes the state out of a snapshot, or from `state` if it came beside the message.
+pub(super) fn decode(
+    bytes: &[u8],
+    state: Bytes,
+    own_id: u64,
+) -> Result<(Message, Option<Received>), MessageError> {
+    let mut message = Message::decode(bytes).map_err(MessageError::Decode)?;
     let kind = MessageType::from_i32(message.msg_type).ok_or(MessageError::UnknownType(message.msg_type))?;
     // Proposals are not forwarded between members: the API forwards whole requests.
     if raft::raw_node::is_local_msg(kind) || kind == MessageType::MsgPropose {
@@ -41,13 +56,24 @@ pub(super) fn decode(bytes: &[u8], own_id: u64) -> Result<Message, MessageError>
     {
         return Err(MessageError::UnknownEntry(entry.entry_type));
     }
-    if let Some(found) = &message.snapshot {
-        snapshot::decode(Bytes::copy_from_slice(&found.data)).map_err(MessageError::Snapshot)?;
+    let is_snapshot = kind == MessageType::MsgSnapshot;
+    let received = match &mut message.snapshot {
+        Some(found) if is_snapshot => {
+            let inside = Bytes::from(std::mem::take(&mut found.data));
+            let state = if state.is_empty() { inside } else { state };
+            let objects = snapshot::decode(state).map_err(MessageError::Snapshot)?;
+            let index = found.metadata.as_ref().map_or(0, |metadata| metadata.index);
+            Some(Received { index, objects }).filter(|received| !received.objects.is_empty())
+        }
+        Some(_) | None => None,
+    };
+    if is_snapshot != received.is_some() {
+        return Err(MessageError::NoState);
     }
     if message.to != own_id || message.from == own_id || message.from == 0 {
         return Err(MessageError::Misrouted { from: message.from, to: message.to });
     }
-    Ok(message)
+    Ok((message, received))
 }
 
 /// Hands out a message in parts with at most `limit` bytes of data each, or one entry: raft-rs joins appends without a limit.
@@ -83,10 +109,10 @@ mod tests {
         let check = |change: &dyn Fn(&mut Message), expect: &str| {
             let mut message = good.clone();
             change(&mut message);
-            let refused = decode(&message.encode_to_vec(), 1).map(|_| ()).unwrap_err().to_string();
+            let refused = decode(&message.encode_to_vec(), Bytes::new(), 1).unwrap_err().to_string();
             assert!(refused.contains(expect), "{refused}");
         };
-        assert!(decode(&good.encode_to_vec(), 1).is_ok());
+        assert!(decode(&good.encode_to_vec(), Bytes::new(), 1).is_ok());
         check(&|m| m.msg_type = 99, "unknown type 99");
         check(&|m| m.msg_type = MessageType::MsgHup as i32, "must not come");
         check(&|m| m.msg_type = MessageType::MsgPropose as i32, "must not come");
@@ -96,9 +122,14 @@ mod tests {
             "unknown type 7",
         );
         let damaged = raft::eraftpb::Snapshot { data: vec![0, 0, 0, 9, 1], ..Default::default() };
-        check(&|m| m.snapshot = Some(damaged.clone()), "damaged snapshot");
+        let snapshot = |m: &mut Message, snapshot| {
+            m.msg_type = MessageType::MsgSnapshot as i32;
+            m.snapshot = Some(snapshot);
+        };
+        check(&|m| snapshot(m, damaged.clone()), "damaged snapshot");
+        check(&|m| snapshot(m, raft::eraftpb::Snapshot::default()), "without its state");
         check(&|m| m.to = 3, "not for this member");
-        assert!(decode(b"\xff\xff\xff", 1).is_err());
+        assert!(decode(b"\xff\xff\xff", Bytes::new(), 1).is_err());
     }
 
     #[test]

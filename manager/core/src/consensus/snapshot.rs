@@ -1,23 +1,48 @@
 //! A whole state as bytes, for a follower that is too far behind: length-prefixed keys and values, one after the other.
+//! Raft's own message says only at which index that is; the shell makes the bytes while it sends them.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost011::Message as _;
+use raft::eraftpb::Message;
 
 use crate::door::{ObjectKey, StoredObject};
+use crate::store::Capture;
+
+/// Of a piece, at least, but for the last one. It ends with an object.
+const PIECE_BYTES: usize = 512 << 10;
 
 /// A snapshot that does not hold what it says.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("snapshot ends in the middle of an object")]
 pub(crate) struct Truncated;
 
-pub(crate) fn encode(objects: &[StoredObject]) -> Vec<u8> {
-    let mut bytes = BytesMut::new();
-    for object in objects {
-        for part in [&object.key.0, &object.value] {
-            bytes.put_u32(u32::try_from(part.len()).expect("objects are bounded at admission"));
-            bytes.put_slice(part);
-        }
+impl Capture {
+    /// Every object, for a follower: some hundred KiB at a time, to be put one behind the other.
+    pub fn pieces(&self) -> impl Iterator<Item = Bytes> {
+        pieces(self.objects())
     }
-    bytes.to_vec()
+
+    /// `message`, of [`crate::door::Effect::SendSnapshot`], with the state in it: for a transport that knows no streams.
+    pub fn within(&self, message: &Bytes) -> Bytes {
+        let mut message = Message::decode(&**message).expect("it was encoded by the core");
+        message.snapshot.get_or_insert_default().data = self.pieces().collect::<Vec<_>>().concat();
+        Bytes::from(message.encode_to_vec())
+    }
+}
+
+fn pieces(mut objects: impl Iterator<Item = StoredObject>) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let mut bytes = BytesMut::new();
+        while bytes.len() < PIECE_BYTES
+            && let Some(object) = objects.next()
+        {
+            for part in [&object.key.0, &object.value] {
+                bytes.put_u32(u32::try_from(part.len()).expect("objects are bounded at admission"));
+                bytes.put_slice(part);
+            }
+        }
+        (!bytes.is_empty()).then(|| bytes.freeze())
+    })
 }
 
 pub(crate) fn decode(mut bytes: Bytes) -> Result<Vec<StoredObject>, Truncated> {
@@ -48,13 +73,26 @@ mod tests {
             value: Bytes::from_static(value),
         };
         let objects = vec![object(b"a", b"one"), object(b"bb", b"")];
-        let bytes = encode(&objects);
-        assert_eq!(decode(bytes.clone().into()), Ok(objects));
+        let bytes = pieces(objects.clone().into_iter()).next().unwrap();
+        assert_eq!(decode(bytes.clone()), Ok(objects));
         for cut in 1..bytes.len() {
             // A cut between two objects cannot be seen here: the transport's checksum covers the whole.
             if cut != 12 {
-                assert_eq!(decode(bytes[..cut].to_vec().into()), Err(Truncated), "cut at {cut}");
+                assert_eq!(decode(bytes.slice(..cut)), Err(Truncated), "cut at {cut}");
             }
         }
+    }
+
+    #[test]
+    fn a_large_state_leaves_in_pieces_of_whole_objects() {
+        let object = |number: u8| StoredObject {
+            key: ObjectKey(Bytes::from(vec![number])),
+            value: Bytes::from(vec![number; PIECE_BYTES / 3]),
+        };
+        let objects: Vec<_> = (0..10).map(object).collect();
+        let pieces: Vec<_> = pieces(objects.clone().into_iter()).collect();
+        assert_eq!(pieces.len(), 4);
+        let each = pieces.into_iter().flat_map(|piece| decode(piece).unwrap());
+        assert_eq!(each.collect::<Vec<_>>(), objects);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use swarm_model::Timestamp;
 
 use crate::core::ManagerCore;
-use crate::door::{Checkpoint, CheckpointState, Effect};
+use crate::door::{CheckpointCut, Effect};
 
 /// Between two checkpoints that are cut because of the count of entries. What is written often is saved once in this time,
 /// not with each write: at a few thousand writes per second, saving each second was more than half of a follower's work.
@@ -52,16 +52,11 @@ impl ManagerCore {
         if checkpoints.under_way || !is_due {
             return;
         }
-        let (changed, removed) = self.store.take_unsaved();
+        let unsaved = self.store.take_unsaved();
         self.checkpoints = Checkpoints { last: index, at: self.now, bytes: 0, under_way: true };
         let term = self.consensus.term_at(index);
-        effects.push(Effect::Checkpoint(Checkpoint {
-            index,
-            term,
-            conf_state: self.conf_state(),
-            changed,
-            removed,
-        }));
+        let conf_state = self.conf_state();
+        effects.push(Effect::Checkpoint(CheckpointCut { index, term, conf_state, unsaved }));
     }
 
     pub(super) fn checkpointed(&mut self, index: u64, effects: &mut Vec<Effect>) {
@@ -74,13 +69,7 @@ impl ManagerCore {
     pub(super) fn offer_snapshot(&mut self) {
         if self.consensus.wants_snapshot() {
             let index = self.store.applied();
-            let state = CheckpointState {
-                index,
-                term: self.consensus.term_at(index),
-                conf_state: self.conf_state(),
-                objects: self.store.export(),
-            };
-            self.consensus.offer_snapshot(&state);
+            self.consensus.offer_snapshot(self.store.capture(self.consensus.term_at(index)));
         }
     }
 }

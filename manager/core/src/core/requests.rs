@@ -210,6 +210,7 @@ impl ManagerCore {
             }
             Event::Wakeup
             | Event::Raft { .. }
+            | Event::RaftSnapshot { .. }
             | Event::PeerLost { .. }
             | Event::StepDown
             | Event::Persisted { .. }

@@ -134,6 +134,7 @@ impl ManagerCore {
 
     fn end_leadership(&mut self, effects: &mut Vec<Effect>) {
         let Some(leader) = self.leader.take() else { return };
+        self.consensus.withdraw_snapshot();
         tracing::info!(raft.term = leader.term(), "this manager no longer leads");
         let reason = CloseReason::NotLeader { leader: self.consensus.leader() };
         effects.extend(

@@ -8,7 +8,8 @@ use swarm_model::{Cluster, Image, Node, Timestamp};
 
 use super::Store;
 use super::indexes::Indexes;
-use crate::door::StoredObject;
+use super::object::Key;
+use crate::door::{ObjectKey, StoredObject};
 
 /// The state as it was when it was captured. Clones are the same.
 #[derive(Clone)]
@@ -20,9 +21,21 @@ struct Captured {
     term: u64,
 }
 
+/// Objects that changed or were removed, as they were at one index.
+pub(crate) struct Unsaved {
+    pub(super) keys: BTreeSet<Key>,
+    /// Without indexes.
+    pub(super) store: Store,
+}
+
 impl Store {
     pub(crate) fn capture(&self, term: u64) -> Capture {
-        let store = Self {
+        Capture(Arc::new(Captured { store: self.frozen(), term }))
+    }
+
+    /// A copy that shares all objects, without indexes.
+    pub(super) fn frozen(&self) -> Self {
+        Self {
             applied: self.applied,
             clock: self.clock,
             cluster: self.cluster.clone(),
@@ -36,8 +49,21 @@ impl Store {
             // All fields are named: what is forgotten here would be missing in every backup.
             indexes: Indexes::default(),
             unsaved: BTreeSet::new(),
-        };
-        Capture(Arc::new(Captured { store, term }))
+        }
+    }
+}
+
+impl Unsaved {
+    /// What is there, and the keys of what is not there any more.
+    pub fn encode(self) -> (Vec<StoredObject>, Vec<ObjectKey>) {
+        let (mut changed, mut removed) = (Vec::new(), Vec::new());
+        for key in self.keys {
+            match self.store.encode(&key) {
+                Some(object) => changed.push(object),
+                None => removed.push(key.encode()),
+            }
+        }
+        (changed, removed)
     }
 }
 
@@ -81,6 +107,12 @@ impl Capture {
     /// Every object, encoded.
     pub fn objects(&self) -> impl Iterator<Item = StoredObject> {
         self.0.store.objects()
+    }
+}
+
+impl fmt::Debug for Unsaved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unsaved").field("keys", &self.keys.len()).finish_non_exhaustive()
     }
 }
 

@@ -14,6 +14,7 @@ use swarm_model::{
 
 use super::*;
 use crate::addresses;
+use crate::door::ObjectKey;
 
 pub(crate) fn cluster() -> Cluster {
     Cluster {
@@ -256,7 +257,7 @@ fn equal_entries_make_equal_stores_and_checkpoints_restore_them() {
             assert_eq!((applied.changes, &applied.errors), (same.changes, &same.errors), "seed {seed}");
             failed += applied.errors.len();
             if chaos.below(20) == 0 {
-                let (changed, removed) = store.take_unsaved();
+                let (changed, removed) = store.take_unsaved().encode();
                 saved.extend(changed.into_iter().map(|object| (object.key.clone(), object)));
                 removed.iter().for_each(|key| drop(saved.remove(key)));
                 let objects: Vec<_> = saved.values().cloned().collect();

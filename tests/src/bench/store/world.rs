@@ -84,6 +84,7 @@ impl World {
                     }
                     Effect::Reply { id, result } => drop(self.replies.insert(id, result)),
                     Effect::SendRaft { .. }
+                    | Effect::SendSnapshot { .. }
                     | Effect::Session { .. }
                     | Effect::CloseSession { .. }
                     | Effect::TruncateLog { .. }

@@ -233,12 +233,13 @@ impl World {
             }
             Effect::Checkpoint(checkpoint) => {
                 let event = Event::Checkpointed { index: checkpoint.index };
-                self.managers[index].disk.write_checkpoint(checkpoint);
+                self.managers[index].disk.write_checkpoint(checkpoint.encode());
                 let after = Duration::from_micros(self.random(1_000..20_000));
                 self.schedule(after, Happening::Event { manager: index, life, event });
             }
             Effect::TruncateLog { up_to } => self.managers[index].disk.truncate(up_to),
             Effect::SendRaft { to, message } => self.send_raft(index, to, message),
+            Effect::SendSnapshot { to, message, state } => self.send_raft(index, to, state.within(&message)),
             Effect::Reply { id, result: Ok(Response::Snapshot { changes, .. }) }
                 if self.mirror_request == Some(id) =>
             {
