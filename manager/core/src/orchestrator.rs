@@ -41,6 +41,7 @@ pub(crate) use update::proven_revision;
 pub use view::{NodeCondition, Observed, ServiceView, TaskView};
 
 use ledger::Ledger;
+use replicas::Slots;
 use slot::Slot;
 use target::{Phase, Target};
 
@@ -51,7 +52,7 @@ pub fn reconcile(
     new_task_id: &mut dyn FnMut() -> TaskId,
 ) -> ServicePlan {
     let mut ledger = Ledger::new(now, new_task_id);
-    let (mut slots, leaving) = replicas::slots(view);
+    let Slots { restless: mut slots, calm, leaving } = replicas::slots(view);
     for task in leaving {
         ledger.remove(&task);
     }
@@ -64,7 +65,7 @@ pub fn reconcile(
     for slot in &mut slots {
         finish::finish_ended(slot, view.service, &mut ledger);
     }
-    let missing = replicas::missing(&slots, view.service.replicas());
+    let missing = replicas::missing(&slots, &calm, view.service.replicas());
 
     let mut target = Target::new(view.service, &slots);
     for slot in &mut slots {

@@ -16,14 +16,16 @@ use super::timers::Timer;
 use crate::addresses::AddressBook;
 use crate::admission;
 use crate::dispatcher::Fleet;
-use crate::orchestrator::{self, NodeCondition, Remark, ServicePlan, ServiceView, TaskAction, TaskView};
+use crate::orchestrator::{self, NodeCondition, ServicePlan, ServiceView, TaskAction, TaskView};
 use crate::randomness::Ids;
 use crate::scheduler::{PlacedTask, PlacementRequest, Refusal, Scheduler};
 use crate::store::{Action, ApplyError, NewTask, ServiceRecord, ServiceUpdate, Store};
 use crate::watch::Watch;
 
-/// One entry of the log: some 4 MiB of created tasks. What is left goes into the next one.
-const MAX_ACTIONS: usize = 16_384;
+/// One entry of the log, where each service adds some thousands at most: 1 to 2 MiB. What is left goes into the next one.
+const MAX_ACTIONS: usize = 4_096;
+/// Waiting tasks of one service that one plan places.
+const MAX_PLACED: usize = 4_096;
 /// Services whose waiting tasks are tried again with one plan.
 const MAX_RETRIES: usize = 256;
 
@@ -52,6 +54,8 @@ struct Draft {
     addresses: AddressBook,
     /// Services that one plan was too small for.
     unfinished: Vec<ServiceId>,
+    /// And those of which more waiting tasks may find nodes.
+    still_waiting: Vec<ServiceId>,
 }
 
 impl Planner {
@@ -218,6 +222,7 @@ impl Leader {
             self.place_waiting(service, store, now, &mut draft, watch);
         }
         self.dirty.extend(draft.unfinished);
+        self.planner.retry.extend(draft.still_waiting);
         if !draft.actions.is_empty() {
             self.planner.under_way = Some(draft.placed);
         }
@@ -236,7 +241,7 @@ impl Leader {
         drop(view);
         self.timers.set(Timer::Service(id), plan.next_wakeup);
         self.planner.set_awaits_start(id, plan.awaits_start);
-        if plan.remarks.iter().any(|remark| matches!(remark, Remark::CreationContinues { .. })) {
+        if plan.continues {
             draft.unfinished.push(id);
         }
         let forgotten =
@@ -336,13 +341,17 @@ impl Leader {
             return;
         };
         let mut by_revision: BTreeMap<u64, Vec<TaskId>> = BTreeMap::new();
-        for task in waiting.iter().filter_map(|task| store.task(*task)) {
+        let (turn, all) = (waiting.len().min(MAX_PLACED), waiting.len());
+        for task in waiting.iter().take(turn).filter_map(|task| store.task(*task)) {
             by_revision.entry(task.revision).or_default().push(task.id);
             watch.task(task.id);
         }
         let mut places = BTreeMap::new();
         for (revision, tasks) in by_revision {
             self.place(service, revision, &tasks, store, now, draft, &mut places);
+        }
+        if turn < all && places.len() == turn {
+            draft.still_waiting.push(id);
         }
         let placed = places.into_iter();
         draft.actions.extend(placed.map(|(task, (node, address))| Action::PlaceTask { task, node, address }));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use swarm_model::{DesiredState, Outcome, TaskId, Timestamp, UpdateStatus};
 
 use super::attempt::Attempt;
+use super::replicas::MAX_REMOVED;
 use super::{NodeCondition, Remark, ServicePlan, TaskAction};
 
 /// A task that is to be removed is forgotten when its node has been down for this long; before that the agent may
@@ -17,12 +18,13 @@ const MAX_REMARKS: usize = 100;
 pub(super) struct Ledger<'i> {
     pub now: Timestamp,
     plan: ServicePlan,
+    removed: usize,
     new_task_id: &'i mut dyn FnMut() -> TaskId,
 }
 
 impl<'i> Ledger<'i> {
     pub fn new(now: Timestamp, new_task_id: &'i mut dyn FnMut() -> TaskId) -> Self {
-        Self { now, plan: ServicePlan::default(), new_task_id }
+        Self { now, plan: ServicePlan::default(), removed: 0, new_task_id }
     }
 
     pub fn into_plan(self) -> ServicePlan {
@@ -35,6 +37,11 @@ impl<'i> Ledger<'i> {
 
     pub fn new_task_id(&mut self) -> TaskId {
         (self.new_task_id)()
+    }
+
+    /// More is to be done than one plan holds.
+    pub fn go_on(&mut self) {
+        self.plan.continues = true;
     }
 
     pub fn remark(&mut self, remark: Remark) {
@@ -79,10 +86,17 @@ impl<'i> Ledger<'i> {
                 | NodeCondition::Draining
                 | NodeCondition::Mismatch => false,
             };
-        if forget {
-            self.act(TaskAction::Forget { id: attempt.id });
+        let action = if forget {
+            TaskAction::Forget { id: attempt.id }
         } else if attempt.desired < DesiredState::Remove {
-            self.act(TaskAction::SetDesired { id: attempt.id, desired: DesiredState::Remove });
+            TaskAction::SetDesired { id: attempt.id, desired: DesiredState::Remove }
+        } else {
+            return;
+        };
+        if self.removed == MAX_REMOVED {
+            return self.go_on();
         }
+        self.removed += 1;
+        self.act(action);
     }
 }

@@ -14,6 +14,8 @@ pub struct ServicePlan {
     pub update: Option<UpdateStatus>,
     /// The revision whose spec becomes the service's spec again, but for its number of replicas.
     pub rollback_to: Option<u64>,
+    /// There is more to do than one plan holds: to decide again when this one is written.
+    pub continues: bool,
     /// Whether to decide again when a task of the service comes up: something waits for it. Where it is not set, a
     /// service of thousands starts without a decision per task.
     pub awaits_start: bool,

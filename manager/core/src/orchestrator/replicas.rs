@@ -3,40 +3,80 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarm_model::{DesiredState, NodeId, UpdateOrder};
+use swarm_model::{DesiredState, NodeId, Service, UpdateOrder, UpdateState};
 
 use super::attempt::Attempt;
 use super::ledger::Ledger;
 use super::slot::{Beginning, Slot};
 use super::target::Target;
-use super::{Remark, ServiceView};
+use super::{NodeCondition, Remark, ServiceView, TaskView};
 
-/// Tasks that one plan creates: about 150 bytes each, so a log entry stays below 2 MB. The rest follows in the next one.
-const MAX_CREATED: usize = 10_000;
+/// Tasks that one plan creates: about 230 bytes each, so a log entry stays below 1 MiB, which is what a message to another
+/// manager holds, and a plan takes some ten milliseconds. The rest follows in the next one.
+const MAX_CREATED: usize = 4_000;
+/// Tasks that one plan removes, for the same reason.
+pub(super) const MAX_REMOVED: usize = 8_000;
 
-/// The slots of a service in order, and apart from them the tasks that are being removed: those hold no slot.
-pub(super) fn slots<'a>(view: &ServiceView<'a>) -> (Vec<Slot<'a>>, Vec<Attempt<'a>>) {
-    let mut leaving = Vec::new();
-    let mut staying = Vec::with_capacity(view.tasks.len());
+/// What exists of a service.
+pub(super) struct Slots<'a> {
+    /// In order.
+    pub restless: Vec<Slot<'a>>,
+    /// Numbers of the slots whose one task is as it should be, in order: nothing is decided about them, and of a large
+    /// service they are nearly all.
+    pub calm: Vec<u32>,
+    /// Tasks that are being removed: they hold no slot.
+    pub leaving: Vec<Attempt<'a>>,
+}
+
+pub(super) fn slots<'a>(view: &ServiceView<'a>) -> Slots<'a> {
+    let mut by_slot: Vec<(u32, &TaskView<'a>)> = Vec::with_capacity(view.tasks.len());
+    let mut leaving: Vec<(u32, Attempt<'a>)> = Vec::new();
     for task in &view.tasks {
-        let attempt = Attempt::of(task);
-        if attempt.desired == DesiredState::Remove {
-            leaving.push((task.task.slot, attempt));
+        if task.task.desired == DesiredState::Remove {
+            leaving.push((task.task.slot, Attempt::of(task)));
         } else {
-            staying.push((task.task.slot, attempt));
+            by_slot.push((task.task.slot, task));
         }
     }
-    let order = |(slot, attempt): &(u32, Attempt<'_>)| (*slot, attempt.age_order());
-    leaving.sort_by_cached_key(order);
-    staying.sort_by_cached_key(order);
-    let mut slots: Vec<Slot<'a>> = Vec::new();
-    for (number, attempt) in staying {
-        match slots.last_mut() {
-            Some(last) if last.number == number => last.attempts.push(attempt),
-            _ => slots.push(Slot { number, attempts: vec![attempt] }),
+    leaving.sort_by_cached_key(|(slot, attempt)| (*slot, attempt.age_order()));
+    by_slot.sort_by_key(|(slot, _)| *slot);
+    let all = || by_slot.chunk_by(|(one, _), (other, _)| one == other);
+    // Which of them are too many is decided among all.
+    let surplus = all().nth(view.service.replicas() as usize).is_some();
+    let may_be_calm = !view.removed && !surplus && is_at_rest(view.service);
+    let (mut restless, mut calm) = (Vec::new(), Vec::new());
+    for tasks in all() {
+        match tasks {
+            [(number, task)] if may_be_calm && is_calm(task, view.service) => calm.push(*number),
+            [] => {}
+            [(number, _), ..] => {
+                let mut attempts: Vec<_> = tasks.iter().map(|(_, task)| Attempt::of(task)).collect();
+                attempts.sort_by_key(Attempt::age_order);
+                restless.push(Slot { number: *number, attempts });
+            }
         }
     }
-    (slots, leaving.into_iter().map(|(_, attempt)| attempt).collect())
+    Slots { restless, calm, leaving: leaving.into_iter().map(|(_, attempt)| attempt).collect() }
+}
+
+/// Neither is an update under way, nor one to be announced.
+fn is_at_rest(service: &Service) -> bool {
+    match &service.update {
+        None => service.revisions.len() <= 1,
+        Some(update) => {
+            update.to_revision == service.revision
+                && matches!(update.state, UpdateState::Completed | UpdateState::RollbackCompleted)
+        }
+    }
+}
+
+/// It runs, or is about to, what and where it should.
+fn is_calm(task: &TaskView<'_>, service: &Service) -> bool {
+    task.task.desired == DesiredState::Running
+        && task.task.outcome.is_none()
+        && task.task.revision == service.revision
+        && task.node == NodeCondition::Usable
+        && task.observed.is_none_or(|observed| !observed.status.state.is_final())
 }
 
 /// Removes the slots above the wanted number, with their history.
@@ -92,9 +132,11 @@ fn removal_ranks(slots: &[Slot<'_>]) -> Vec<RemovalRank> {
 }
 
 /// The lowest free numbers, as many as there are slots too few.
-pub(super) fn missing(slots: &[Slot<'_>], replicas: u32) -> Vec<u32> {
-    let wanted = (replicas as usize).saturating_sub(slots.len());
-    let mut taken = slots.iter().map(|slot| slot.number).peekable();
+pub(super) fn missing(slots: &[Slot<'_>], calm: &[u32], replicas: u32) -> Vec<u32> {
+    let wanted = (replicas as usize).saturating_sub(slots.len() + calm.len());
+    let mut taken: Vec<u32> = slots.iter().map(|slot| slot.number).chain(calm.iter().copied()).collect();
+    taken.sort_unstable();
+    let mut taken = taken.into_iter().peekable();
     (1..=u32::MAX).filter(|number| taken.next_if_eq(number).is_none()).take(wanted).collect()
 }
 
@@ -107,6 +149,7 @@ pub(super) fn fill(
 ) {
     let later = missing.len().saturating_sub(MAX_CREATED);
     if later > 0 {
+        ledger.go_on();
         ledger.remark(Remark::CreationContinues { slots: u32::try_from(later).unwrap_or(u32::MAX) });
     }
     for number in missing.into_iter().take(MAX_CREATED) {
