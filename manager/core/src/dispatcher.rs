@@ -12,7 +12,7 @@ mod observations;
 mod tests;
 
 pub(crate) use assignments::Assignments;
-pub(crate) use fleet::{Fleet, heartbeat_interval};
+pub(crate) use fleet::{Fleet, heartbeat_interval, return_time};
 pub(crate) use gates::Gates;
 pub(crate) use mesh::Mesh;
 pub(crate) use observations::{Observations, Seen};

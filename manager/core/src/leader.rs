@@ -19,7 +19,7 @@ use std::time::Duration;
 use swarm_model::{EngineDescription, NodeId, NodeRole, NodeState, Resources, ServiceId, TaskId, Timestamp};
 
 use crate::core::Council;
-use crate::dispatcher::{Assignments, Fleet, Gates, Mesh, Observations, heartbeat_interval};
+use crate::dispatcher::{Assignments, Fleet, Gates, Mesh, Observations, heartbeat_interval, return_time};
 use crate::door::{CloseReason, Effect, SessionId};
 use crate::store::{Action, Store};
 use crate::views::Sight;
@@ -80,7 +80,7 @@ impl Leader {
         leader.know_managers(store);
         let interval = leader.interval(store);
         for node in store.nodes() {
-            leader.fleet.add(node.id, now, interval);
+            leader.fleet.add(node.id, now, interval, return_time(store.nodes().len()));
             leader.mesh.set_node(node.index, node.engine.data_address);
             leader.planner.upsert_node(node, &leader.fleet);
         }

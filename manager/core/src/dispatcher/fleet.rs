@@ -15,6 +15,9 @@ use crate::door::SessionId;
 const MISSED_BEATS: u32 = 3;
 /// For an agent without a session to come back, at least; longer where three intervals are.
 const ABSENCE: Duration = Duration::from_secs(3);
+/// Agents that a new leader can take in per second beside its other work: a handshake, a report and an answer each. It
+/// waits so much longer for those that it has not heard of.
+const RETURNS_PER_SECOND: u32 = 200;
 /// Heartbeats per second that one leader takes in: the interval grows so that the whole fleet stays below.
 const MAX_BEATS_PER_SECOND: u64 = 2_000;
 
@@ -22,6 +25,11 @@ const MAX_BEATS_PER_SECOND: u64 = 2_000;
 pub(crate) fn heartbeat_interval(base_ms: u32, nodes: usize) -> Duration {
     let share = (nodes as u64 * 1_000).div_ceil(MAX_BEATS_PER_SECOND);
     Duration::from_millis(u64::from(base_ms).max(share))
+}
+
+/// How long a new leader waits for the nodes to appear.
+pub(crate) fn return_time(nodes: usize) -> Duration {
+    Duration::from_secs(1) * u32::try_from(nodes).unwrap_or(u32::MAX) / RETURNS_PER_SECOND
 }
 
 #[derive(Debug)]
@@ -33,6 +41,8 @@ struct Member {
     /// When something was heard of it, or its session closed.
     last_heard: Timestamp,
     interval: Duration,
+    /// More time to appear than a node has that was there.
+    return_time: Duration,
     /// Where it stands in `deadlines`; it may be due later by then.
     deadline: Option<Timestamp>,
 }
@@ -41,7 +51,13 @@ impl Member {
     /// When it counts as down if nothing is heard of it.
     fn due(&self) -> Timestamp {
         let silence = self.interval * MISSED_BEATS;
-        self.last_heard + if self.session.is_some() { silence } else { silence.max(ABSENCE) }
+        let absence = silence.max(ABSENCE);
+        self.last_heard
+            + match (self.session, self.state) {
+                (Some(_), _) => silence,
+                (None, NodeState::Unknown) => absence + self.return_time,
+                (None, NodeState::Ready | NodeState::Down) => absence,
+            }
     }
 }
 
@@ -63,7 +79,7 @@ pub(crate) struct Lost {
 
 impl Fleet {
     /// A member of which nothing is known yet; it has its grace period to appear.
-    pub fn add(&mut self, node: NodeId, now: Timestamp, interval: Duration) {
+    pub fn add(&mut self, node: NodeId, now: Timestamp, interval: Duration, return_time: Duration) {
         if self.members.contains_key(&node) {
             return;
         }
@@ -73,6 +89,7 @@ impl Fleet {
             session: None,
             last_heard: now,
             interval,
+            return_time,
             deadline: None,
         };
         let deadline = member.due();

@@ -31,7 +31,7 @@ mod fleet {
     #[test]
     fn a_node_is_down_after_three_missed_beats_and_not_before() {
         let mut fleet = Fleet::default();
-        fleet.add(node(1), at(0), SECOND);
+        fleet.add(node(1), at(0), SECOND, Duration::ZERO);
         assert_eq!(fleet.state(node(1)), NodeState::Unknown);
         fleet.open(node(1), SessionId(1), at(10), SECOND);
         assert_eq!(fleet.state(node(1)), NodeState::Ready);
@@ -52,7 +52,7 @@ mod fleet {
     #[test]
     fn a_closed_session_moves_nothing_but_gets_nothing_new() {
         let mut fleet = Fleet::default();
-        fleet.add(node(1), at(0), SECOND);
+        fleet.add(node(1), at(0), SECOND, Duration::ZERO);
         fleet.open(node(1), SessionId(1), at(0), SECOND);
         assert!(fleet.is_reachable(node(1)));
         fleet.close(SessionId(1));
@@ -66,7 +66,7 @@ mod fleet {
         let half = SECOND / 2;
         let mut fleet = Fleet::default();
         for number in 1..=2 {
-            fleet.add(node(number), at(0), half);
+            fleet.add(node(number), at(0), half, Duration::ZERO);
             fleet.open(node(number), SessionId(number.into()), at(0), half);
         }
         fleet.close(SessionId(2));
@@ -83,11 +83,22 @@ mod fleet {
     #[test]
     fn a_newer_session_replaces_the_older_one() {
         let mut fleet = Fleet::default();
-        fleet.add(node(1), at(0), SECOND);
+        fleet.add(node(1), at(0), SECOND, Duration::ZERO);
         assert_eq!(fleet.open(node(1), SessionId(1), at(0), SECOND), None);
         assert_eq!(fleet.open(node(1), SessionId(2), at(5), SECOND), Some(SessionId(1)));
         assert_eq!(fleet.close(SessionId(1)), None);
         assert!(fleet.is_reachable(node(1)));
+    }
+
+    #[test]
+    fn a_new_leader_waits_longer_for_a_large_fleet() {
+        let mut fleet = Fleet::default();
+        fleet.add(node(1), at(0), SECOND, return_time(2_000));
+        assert!(fleet.expire(at(12_999)).is_empty());
+        assert_eq!(fleet.expire(at(13_000)).len(), 1);
+        fleet.open(node(1), SessionId(1), at(14_000), SECOND);
+        fleet.close(SessionId(1));
+        assert_eq!(fleet.expire(at(17_000)).len(), 1, "one that was heard of has no more time than any");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use swarm_model::{DesiredState, Node, NodeId, PortMode, Service, ServiceId, Task
 
 use super::Leader;
 use super::timers::Timer;
+use crate::dispatcher::return_time;
 use crate::door::{CloseReason, Effect};
 use crate::store::{Changed, Store};
 use crate::watch::Watch;
@@ -62,7 +63,7 @@ impl Leader {
             self.close_session(session, store, watch);
         }
         self.follow_manager(node, effects);
-        self.fleet.add(id, now, self.interval(store));
+        self.fleet.add(id, now, self.interval(store), return_time(store.nodes().len()));
         self.mesh.set_node(node.index, node.engine.data_address);
         self.planner.upsert_node(node, &self.fleet);
         self.dirty
