@@ -1,6 +1,6 @@
 //! Managers as real daemons on hosts of their own, for benchmarks of a whole control plane.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use swarm_manager::keys::{Keyring, Opened};
@@ -27,6 +27,8 @@ const OPEN_FILES: u64 = 16_384;
 pub struct Managers {
     pub cluster: Cluster,
     count: u16,
+    /// A node behind them that may become one more.
+    spare: Option<u16>,
 }
 
 impl Managers {
@@ -47,17 +49,72 @@ impl Managers {
     /// # Panics
     /// The daemons cannot be started.
     pub fn with_workers(count: u16, workers: u16) -> anyhow::Result<Self> {
-        process::allow_open_files(OPEN_FILES)?;
         let options = Options { nodes: count + workers, managers: count, ..Options::default() };
+        Self::of(options, None)
+    }
+
+    /// Also a daemon that is in no cluster yet.
+    ///
+    /// # Errors
+    /// Too few files may be opened.
+    ///
+    /// # Panics
+    /// The daemons cannot be started.
+    pub fn with_spare(count: u16) -> anyhow::Result<Self> {
+        let options = Options { nodes: count + 1, managers: count, spares: 1, ..Options::default() };
+        Self::of(options, Some(count + 1))
+    }
+
+    fn of(options: Options, spare: Option<u16>) -> anyhow::Result<Self> {
+        process::allow_open_files(OPEN_FILES)?;
+        let count = options.managers;
         let cluster = Cluster::with(options);
         for number in 1..=count {
             cluster.ctl_ok(&["node", "update", "--availability", "drain", &format!("node-{number}")]);
         }
-        Ok(Self { cluster, count })
+        Ok(Self { cluster, count, spare })
     }
 
     pub fn all(&self) -> impl Iterator<Item = u16> + use<> {
         1..=self.count
+    }
+
+    /// And the one that joined.
+    pub fn with_joined(&self) -> impl Iterator<Item = u16> + use<> {
+        self.all().chain(self.spare)
+    }
+
+    /// The spare node becomes a manager; how long until it votes.
+    ///
+    /// # Errors
+    /// There is none.
+    ///
+    /// # Panics
+    /// It does not come about.
+    pub fn join_spare(&self) -> anyhow::Result<Duration> {
+        let number = self.spare.context("there is no spare node")?;
+        let token = self.cluster.ctl_ok(&["cluster", "join-token", "-q", "manager"]);
+        let begin = Instant::now();
+        self.cluster.join(number, token.trim());
+        self.cluster.wait_voting(usize::from(self.count) + 1);
+        let took = begin.elapsed();
+        self.cluster.ctl_ok(&["node", "update", "--availability", "drain", &format!("node-{number}")]);
+        Ok(took)
+    }
+
+    /// As the daemons' logs tell; 0: none was slow enough to be told.
+    ///
+    /// # Errors
+    /// A log cannot be read.
+    pub fn slowest_batch_ms(&self) -> anyhow::Result<u64> {
+        let mut slowest = 0;
+        for number in self.with_joined() {
+            let log = std::fs::read_to_string(self.cluster.log(number))?;
+            let slow = log.lines().filter(|line| line.contains("a batch of the core was slow"));
+            let took = slow.filter_map(|line| line.split_once("took.ms=")?.1.split(' ').next()?.parse().ok());
+            slowest = took.fold(slowest, u64::max);
+        }
+        Ok(slowest)
     }
 
     /// Where a manager's TLS port is.

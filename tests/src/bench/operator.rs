@@ -50,10 +50,19 @@ impl Operator {
         self.channel.clone()
     }
 
-    /// Log entries that the manager has applied.
+    /// Log entries that the leader has applied.
     pub async fn log_entries(&self) -> anyhow::Result<u64> {
+        Ok(self.cluster().await?.raft_applied)
+    }
+
+    /// Rises with each election.
+    pub async fn term(&self) -> anyhow::Result<u64> {
+        Ok(self.cluster().await?.raft_term)
+    }
+
+    async fn cluster(&self) -> anyhow::Result<v1::Cluster> {
         let mut clusters = v1::clusters_client::ClustersClient::new(self.channel.clone());
-        Ok(clusters.get(v1::GetClusterRequest {}).await?.into_inner().raft_applied)
+        Ok(clusters.get(v1::GetClusterRequest {}).await?.into_inner())
     }
 
     pub async fn worker_token(&self) -> anyhow::Result<String> {
@@ -68,6 +77,7 @@ impl Operator {
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let end = Instant::now() + LIMIT;
         loop {
+            let asked = Instant::now();
             let list = nodes.list(v1::ListNodesRequest {}).await?.into_inner().nodes;
             let ready = list.iter().filter(|node| node.state() == v1::NodeState::Ready).count();
             if ready >= count {
@@ -76,7 +86,8 @@ impl Operator {
             if Instant::now() > end {
                 bail!("only {ready} of {count} nodes are ready");
             }
-            tokio::time::sleep(POLL).await;
+            // A list of thousands takes long enough to be part of what is measured.
+            tokio::time::sleep(POLL.max(asked.elapsed() * 10)).await;
         }
     }
 
@@ -143,6 +154,14 @@ impl Operator {
             }
         }
         Ok(())
+    }
+
+    /// Watches a service at this manager from now on.
+    ///
+    /// # Errors
+    /// The manager cannot be reached.
+    pub async fn follow(&self, service: Service) -> anyhow::Result<Service> {
+        Ok(Service { watch: self.watch_tasks().await?, ..service })
     }
 
     /// Removes a service and waits until its tasks are forgotten.

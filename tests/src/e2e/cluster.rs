@@ -30,6 +30,8 @@ pub struct Options {
     pub managers: u16,
     /// More flags for every `swarmd`.
     pub swarmd: Vec<String>,
+    /// The last nodes only start their daemons, and join later.
+    pub spares: u16,
     /// Only start the daemons: no init, no join.
     pub unformed: bool,
     /// Run a registry on node 1, spoken to without TLS.
@@ -121,11 +123,19 @@ impl Cluster {
         self.ctl_ok(&["cluster", "init", "--advertise-addr", &self.address(1).to_string()]);
         let token = |role: &str| self.ctl_ok(&["cluster", "join-token", "-q", role]);
         let (worker, manager) = (token("worker"), token("manager"));
-        for number in 2..=self.options.nodes {
+        for number in 2..=self.options.nodes - self.options.spares {
             let token = if number <= self.options.managers { &manager } else { &worker };
             self.join(number, token.trim());
         }
-        let managers = usize::from(self.options.managers.max(1));
+        self.wait_voting(usize::from(self.options.managers.max(1)));
+        let count = usize::from(self.options.nodes - self.options.spares);
+        eventually("all nodes ready", || {
+            let ready = self.node_states().into_iter().filter(|(_, state)| state == "Ready").count();
+            if ready == count { Ok(()) } else { Err(format!("{ready} of {count} ready")) }
+        });
+    }
+
+    pub fn wait_voting(&self, managers: usize) {
         eventually("all managers vote", || {
             let output = self.ctl(&["node", "ls", "--format", "{{.ManagerStatus}}"]);
             let voting = output.stdout.lines().filter(|line| matches!(*line, "Leader" | "Reachable")).count();
@@ -134,11 +144,6 @@ impl Cluster {
             } else {
                 Err(format!("{voting} of {managers}: {output:?}{}", self.logs()))
             }
-        });
-        let count = usize::from(self.options.nodes);
-        eventually("all nodes ready", || {
-            let ready = self.node_states().into_iter().filter(|(_, state)| state == "Ready").count();
-            if ready == count { Ok(()) } else { Err(format!("{ready} of {count} ready")) }
         });
     }
 
@@ -337,6 +342,12 @@ impl Cluster {
 
     /// Starts a node's `swarmd` (again).
     pub fn restart(&mut self, number: u16) {
+        self.start_daemon(number);
+        self.wait_listening(number);
+    }
+
+    /// [`Self::restart`] without waiting for it.
+    pub fn start_daemon(&mut self, number: u16) {
         self.network().link_up(number).expect("a link");
         let data = self.data(number);
         std::fs::create_dir_all(&data).expect("a directory");
@@ -357,6 +368,9 @@ impl Cluster {
             .process_group(0);
         let child = self.network().spawn(number, &mut command).expect("swarmd starts");
         self.node(number).child = Some(child);
+    }
+
+    pub fn wait_listening(&self, number: u16) {
         eventually(&format!("swarmd of node {number} listens"), || {
             let output = self.ctl_at(number, &["version", "--format", "{{.Version}}"]);
             if output.code == 0 && !output.stdout.contains("not reached") { Ok(()) } else { Err(self.logs()) }

@@ -1,17 +1,18 @@
-//! The same with several managers, each a real daemon: agents join, a service is made, grows by a tenth, and is removed;
-//! then the leader is killed and comes back.
+//! The same with several managers, each a real daemon: agents join, a service is made and grows by a tenth; one more
+//! manager joins; the leader is killed and comes back, then all managers; and the service is removed.
 
 use std::time::{Duration, Instant};
 
 use swarm_proto::v1;
+use tokio::runtime::Runtime;
 
 use super::agents::Fleet;
 use super::{Options, check};
 use crate::bench::Report;
 use crate::bench::figures::rounded;
 use crate::bench::managers::Managers;
-use crate::bench::operator::service_spec;
-use crate::bench::process::{Usage, load_average};
+use crate::bench::operator::{Service, service_spec};
+use crate::bench::process::{Usage, load_average, peak_memory_bytes};
 
 /// What one phase took, and used.
 struct Phase {
@@ -32,32 +33,87 @@ struct Used([Usage; 3]);
 /// The daemons cannot be started.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let load = load_average();
-    let mut managers = Managers::start(options.managers)?;
+    let mut managers = Managers::with_spare(options.managers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let (mut report, leader) = runtime.block_on(measure(options, &managers, &load))?;
-    let begin = Instant::now();
-    managers.cluster.kill(leader);
-    managers.cluster.restart(leader);
-    runtime.block_on(serves(&managers, leader))?;
-    let took = rounded(begin.elapsed().as_secs_f64());
-    report.row(
-        "restart of a manager with these tasks until it serves",
-        format!("{took:.2} s"),
-        String::new(),
-    );
-    report.figure("restart_s", took);
+    let (mut report, fleet, service) = runtime.block_on(measure(options, &managers, &load))?;
+    join(&runtime, &managers, &mut report)?;
+    restart(&runtime, &mut managers, &mut report)?;
+    if options.rounds > 1 {
+        let leader = runtime.block_on(managers.leader())?;
+        let removed = runtime.block_on(remove(&managers, leader, service))?;
+        show(&mut report, &removed);
+    }
+    runtime.block_on(fleet.stop());
+    let slowest = managers.slowest_batch_ms()?;
+    report.row("longest batch of a core", format!("{slowest} ms"), "0: none took 100 ms".to_owned());
+    report.figure("slowest_batch_ms", slowest);
     Ok(report)
 }
 
-/// The manager answers a linearizable read itself.
+/// One more manager, which has all of it from the leader.
+fn join(runtime: &Runtime, managers: &Managers, report: &mut Report) -> anyhow::Result<()> {
+    let leader = runtime.block_on(managers.leader())?;
+    let before = managers.usage(leader)?;
+    let took = managers.join_spare()?;
+    let peak = peak_memory_bytes(managers.cluster.daemon_pid(leader))?;
+    let cpu = rounded(managers.usage(leader)?.since(before).cpu.as_secs_f64());
+    let grown = peak.saturating_sub(before.resident_bytes) >> 20;
+    let of = format!("CPU: leader {cpu:.2} s; its memory rose by {grown} MiB at most");
+    report.row("one more manager joins and votes", format!("{:.2} s", took.as_secs_f64()), of);
+    report.figure("manager_joins_s", rounded(took.as_secs_f64()));
+    report.figure("manager_joins_leader_cpu_s", cpu);
+    Ok(())
+}
+
+/// With all tasks in their logs and checkpoints: one manager, then all at once.
+fn restart(runtime: &Runtime, managers: &mut Managers, report: &mut Report) -> anyhow::Result<()> {
+    let leader = runtime.block_on(managers.leader())?;
+    let begin = Instant::now();
+    managers.cluster.kill(leader);
+    managers.cluster.restart(leader);
+    runtime.block_on(serves(managers, leader))?;
+    let took = rounded(begin.elapsed().as_secs_f64());
+    report.row("the leader is killed, comes back and serves", format!("{took:.2} s"), String::new());
+    report.figure("restart_s", took);
+    let begin = Instant::now();
+    let all: Vec<u16> = managers.with_joined().collect();
+    all.iter().for_each(|number| managers.cluster.kill(*number));
+    for number in &all {
+        managers.cluster.start_daemon(*number);
+    }
+    for number in &all {
+        managers.cluster.wait_listening(*number);
+        runtime.block_on(serves(managers, *number))?;
+    }
+    let took = rounded(begin.elapsed().as_secs_f64());
+    let of = format!("{} managers", all.len());
+    report.row("all managers are killed, come back and serve", format!("{took:.2} s"), of);
+    report.figure("restart_all_s", took);
+    Ok(())
+}
+
+/// The manager answers a linearizable read: it has its state, and knows a leader.
 async fn serves(managers: &Managers, number: u16) -> anyhow::Result<()> {
     let operator = managers.operator(number).await?;
     operator.log_entries().await.map(drop)
 }
 
-async fn measure(options: &Options, managers: &Managers, load: &str) -> anyhow::Result<(Report, u16)> {
+async fn remove(managers: &Managers, leader: u16, service: Service) -> anyhow::Result<Phase> {
+    let operator = managers.operator(leader).await?;
+    let service = operator.follow(service).await?;
+    let (before, begin) = (used(managers, leader)?, Instant::now());
+    operator.remove(service).await?;
+    Ok(phase("all removed", begin.elapsed(), &before, &used(managers, leader)?))
+}
+
+async fn measure(
+    options: &Options,
+    managers: &Managers,
+    load: &str,
+) -> anyhow::Result<(Report, Fleet, Service)> {
     let leader = managers.leader().await?;
     let operator = managers.operator(leader).await?;
+    let term = operator.term().await?;
     let token = operator.worker_token().await?;
     let replicas = options.replicas;
     let mut phases = Vec::new();
@@ -95,14 +151,10 @@ async fn measure(options: &Options, managers: &Managers, load: &str) -> anyhow::
         let name = if number == leader { "leader".to_owned() } else { format!("follower_{number}") };
         report.figure(format!("{name}_bytes_per_task"), per_task(*grown).round());
     }
-    if options.rounds > 1 {
-        let (before, begin) = (used(managers, leader)?, Instant::now());
-        operator.remove(service).await?;
-        let removed = phase("all removed", begin.elapsed(), &before, &used(managers, leader)?);
-        show(&mut report, &removed);
-    }
-    fleet.stop().await;
-    Ok((report, leader))
+    let elections = operator.term().await? - term;
+    report.row("elections meanwhile", elections.to_string(), String::new());
+    report.figure("elections", elections);
+    Ok((report, fleet, service))
 }
 
 fn resident(managers: &Managers) -> anyhow::Result<Vec<u64>> {
