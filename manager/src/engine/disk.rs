@@ -131,6 +131,7 @@ pub(super) struct LogWriter {
 
 impl LogWriter {
     fn run(mut self, work: &mpsc::Receiver<LogWork>, failure: &Failure) {
+        super::go_first();
         while let Ok(first) = work.recv() {
             if let Err(error) = self.group(first, work) {
                 failure.report(&error);

@@ -155,7 +155,8 @@ impl Leader {
         if let Some(node) = task.node {
             self.assignments.mark(node, task.id);
         }
-        if store.service_record(task.service).is_some_and(|record| record.removed) {
+        let last = store.tasks_of_service(task.service).next().is_none();
+        if last && store.service_record(task.service).is_some_and(|record| record.removed) {
             self.dirty.insert(task.service);
         }
         watch.task_removed(task);

@@ -22,10 +22,13 @@ use crate::scheduler::{PlacedTask, PlacementRequest, Refusal, Scheduler};
 use crate::store::{Action, ApplyError, NewTask, ServiceRecord, ServiceUpdate, Store};
 use crate::watch::Watch;
 
-/// One entry of the log, where each service adds some thousands at most: 1 to 2 MiB. What is left goes into the next one.
+/// One entry of the log. What is left goes into the next one: an entry is applied in one go, and for so long no heartbeat
+/// leaves. This many are some ten milliseconds' work.
 const MAX_ACTIONS: usize = 4_096;
+/// The same where tasks are created: they are placed, addressed, sent and shown.
+const MAX_CREATIONS: usize = 1_024;
 /// Waiting tasks of one service that one plan places.
-const MAX_PLACED: usize = 4_096;
+const MAX_PLACED: usize = 1_024;
 /// Services whose waiting tasks are tried again with one plan.
 const MAX_RETRIES: usize = 256;
 
@@ -42,6 +45,8 @@ pub(super) struct Planner {
     awaiting: BTreeSet<ServiceId>,
     /// Services with waiting tasks to be tried again.
     retry: BTreeSet<ServiceId>,
+    /// What of a service's plan did not fit into an entry. It holds while nothing makes the service dirty.
+    rest: BTreeMap<ServiceId, Vec<TaskAction>>,
     /// Capacity generation at which all of `waiting` was put up for a retry.
     tried: u64,
 }
@@ -147,6 +152,7 @@ impl Planner {
         self.waiting.remove(&service);
         self.refusals.remove(&service);
         self.awaiting.remove(&service);
+        self.rest.remove(&service);
     }
 
     pub fn awaits_start(&self, service: ServiceId) -> bool {
@@ -213,6 +219,7 @@ impl Leader {
         {
             self.reconcile(service, store, now, ids, &mut draft);
         }
+        self.go_on(store, now, &mut draft);
         self.planner.retry_if_capacity_changed();
         for _ in 0..MAX_RETRIES {
             if draft.actions.len() >= MAX_ACTIONS {
@@ -237,8 +244,10 @@ impl Leader {
             tasks: store.tasks_of_service(id).map(|task| self.task_view(task, record, store)).collect(),
         };
         let tasks = view.tasks.len();
-        let plan = orchestrator::reconcile(&view, now, &mut || ids.task());
+        let mut plan = orchestrator::reconcile(&view, now, &mut || ids.task());
         drop(view);
+        let rest = cut(&mut plan);
+        self.planner.rest.remove(&id);
         self.timers.set(Timer::Service(id), plan.next_wakeup);
         self.planner.set_awaits_start(id, plan.awaits_start);
         if plan.continues {
@@ -249,6 +258,31 @@ impl Leader {
         self.draft_service(record, plan, store, now, draft);
         if record.removed && forgotten == tasks {
             draft.actions.push(Action::ForgetService { service: id });
+        }
+        if !rest.is_empty() {
+            self.planner.rest.insert(id, rest);
+        }
+    }
+
+    /// Goes on with plans that did not fit into the entry before.
+    fn go_on(&mut self, store: &Store, now: Timestamp, draft: &mut Draft) {
+        let left = std::mem::take(&mut self.planner.rest);
+        for (id, actions) in left {
+            let Some(record) = store.service_record(id).filter(|_| !self.dirty.contains(&id)) else {
+                continue;
+            };
+            if !draft.actions.is_empty() {
+                self.planner.rest.insert(id, actions);
+                continue;
+            }
+            let mut plan = ServicePlan { actions, ..ServicePlan::default() };
+            let rest = cut(&mut plan);
+            self.draft_service(record, plan, store, now, draft);
+            if rest.is_empty() {
+                draft.unfinished.push(id);
+            } else {
+                self.planner.rest.insert(id, rest);
+            }
         }
     }
 
@@ -399,6 +433,14 @@ impl Leader {
             None => self.planner.refusals.remove(&service.id),
         };
     }
+}
+
+/// Leaves in the plan what fits into an entry. With an update's status goes all that it speaks of.
+fn cut(plan: &mut ServicePlan) -> Vec<TaskAction> {
+    let creates = matches!(plan.actions.first(), Some(TaskAction::Create { .. }));
+    let room = if creates { MAX_CREATIONS } else { MAX_ACTIONS };
+    let whole = plan.update.is_some() || plan.rollback_to.is_some() || plan.actions.len() <= room;
+    if whole { Vec::new() } else { plan.actions.split_off(room) }
 }
 
 /// What an operator reads of it: why, and the least that would help.

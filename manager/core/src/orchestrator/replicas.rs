@@ -11,11 +11,10 @@ use super::slot::{Beginning, Slot};
 use super::target::Target;
 use super::{NodeCondition, Remark, ServiceView, TaskView};
 
-/// Tasks that one plan creates: about 230 bytes each, so a log entry stays below 1 MiB, which is what a message to another
-/// manager holds, and a plan takes some ten milliseconds. The rest follows in the next one.
-const MAX_CREATED: usize = 4_000;
+/// Tasks that one plan creates: some ten milliseconds' work. The rest follows in the next one.
+const MAX_CREATED: usize = 100_000;
 /// Tasks that one plan removes, for the same reason.
-pub(super) const MAX_REMOVED: usize = 8_000;
+pub(super) const MAX_REMOVED: usize = 100_000;
 
 /// What exists of a service.
 pub(super) struct Slots<'a> {
