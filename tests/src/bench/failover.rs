@@ -17,7 +17,6 @@ use tokio::runtime::Runtime;
 use super::Report;
 use super::figures::Times;
 use super::operator::Operator;
-use super::process::load_average;
 use crate::e2e::{Cluster, Options as ClusterOptions};
 use crate::load::{Tally, Writer};
 
@@ -25,8 +24,6 @@ const MANAGERS: u16 = 3;
 /// For a leader to be there, or a killed manager to be back.
 const LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
-/// Of the slowest, so many are told.
-const WORST: usize = 5;
 const RETRY: Duration = Duration::from_millis(5);
 
 #[derive(Debug, clap::Args)]
@@ -56,7 +53,6 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
             runtime.spawn(writer.write_until_told(Arc::clone(&tally)))
         })
         .collect();
-    let load = load_average();
     let mut gaps = Vec::new();
     for kill in 0..options.kills {
         gaps.push(kill_leader(&mut cluster, &runtime, kill).with_context(|| format!("kill {kill}"))?);
@@ -69,26 +65,17 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     ensure!(lost == 0, "{lost} acknowledged writes are lost");
     let invented = tally.invented.load(Ordering::Relaxed);
     ensure!(invented == 0, "{invented} writes are there that nobody made");
-    Ok(report(options, gaps, &tally, &load))
+    Ok(report(options, gaps, &tally))
 }
 
-fn report(options: &Options, mut gaps: Vec<Gap>, tally: &Tally, load: &str) -> Report {
+fn report(options: &Options, gaps: Vec<Duration>, tally: &Tally) -> Report {
     let mut report = Report::new(&["FAILOVER", "FIGURE", "OF"]);
-    let times = Times::of(gaps.iter().map(|gap| gap.took).collect()).expect("at least one kill");
-    let of = format!(
-        "{} kills of the leader under the load of {} clients; load average {load} before",
-        times.count(),
-        options.clients
-    );
+    let times = Times::of(gaps).expect("at least one kill");
+    let of = format!("{} kills of the leader under the load of {} clients", times.count(), options.clients);
     report.row("first write after the kill, median", format!("{:.0} ms", times.median_ms()), of);
     report.figure("median_ms", times.median_ms());
     report.row("  the worst of them", format!("{:.0} ms", times.percentile_ms(100)), String::new());
     report.figure("worst_ms", times.percentile_ms(100));
-    gaps.sort_unstable_by_key(|gap| std::cmp::Reverse(gap.took));
-    let slow = gaps.iter().take(WORST).map(|gap| format!("{} ms: {}", gap.took.as_millis(), gap.terms));
-    let slow = slow.collect::<Vec<_>>().join(", ");
-    report.row("  terms that the slowest took", slow, "1: the first election succeeded".to_owned());
-    report.figure("load_average", load);
     let acknowledged = tally.acknowledged.load(Ordering::Relaxed);
     report.row("acknowledged writes that are lost", "0".to_owned(), format!("{acknowledged} writes"));
     report.figure("lost_writes", 0);
@@ -96,20 +83,12 @@ fn report(options: &Options, mut gaps: Vec<Gap>, tally: &Tally, load: &str) -> R
     report
 }
 
-/// Without a write, and how many terms began in it.
-struct Gap {
-    took: Duration,
-    terms: u64,
-}
-
 /// How long until a write that begins with the kill is acknowledged. Then the manager comes back.
-fn kill_leader(cluster: &mut Cluster, runtime: &Runtime, kill: u32) -> anyhow::Result<Gap> {
+fn kill_leader(cluster: &mut Cluster, runtime: &Runtime, kill: u32) -> anyhow::Result<Duration> {
     let leader = runtime.block_on(leader_of_all(&cluster.socket(1)))?;
     let survivor = cluster.socket(leader % MANAGERS + 1);
-    let mut probe = Writer::new(&format!("probe-{kill}"), vec![survivor.clone()], 0);
+    let mut probe = Writer::new(&format!("probe-{kill}"), vec![survivor], 0);
     runtime.block_on(probe.find())?;
-    let term = || runtime.block_on(async { Operator::connect(&survivor).await?.term().await });
-    let before = term()?;
     let begin = Instant::now();
     cluster.kill(leader);
     runtime.block_on(async {
@@ -121,9 +100,8 @@ fn kill_leader(cluster: &mut Cluster, runtime: &Runtime, kill: u32) -> anyhow::R
         Ok(())
     })?;
     let took = begin.elapsed();
-    let terms = term()?.saturating_sub(before);
     cluster.restart(leader);
-    Ok(Gap { took, terms })
+    Ok(took)
 }
 
 /// The leader, once all managers vote and can be reached.
