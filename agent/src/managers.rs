@@ -15,6 +15,8 @@ use tonic::transport::Channel;
 
 /// Opening a connection, TLS included. A manager that takes longer is as good as down.
 const DIAL_LIMIT: Duration = Duration::from_secs(2);
+/// Managers of hearsay are kept up to so many: some have gone since.
+const ADDRESSES_LIMIT: usize = 32;
 
 type Dial = dyn Fn(String) -> BoxFuture<'static, Result<Channel, UnreachableError>> + Send + Sync;
 
@@ -145,6 +147,16 @@ impl Managers {
 
     pub(crate) fn set_addresses(&self, addresses: Vec<String>) {
         self.known.lock().addresses = addresses;
+    }
+
+    /// Of a manager that may be out of date itself.
+    pub(crate) fn add_addresses(&self, addresses: &[String]) {
+        let mut known = self.known.lock();
+        for address in addresses {
+            if known.addresses.len() < ADDRESSES_LIMIT && !known.addresses.contains(address) {
+                known.addresses.push(address.clone());
+            }
+        }
     }
 
     /// Every known manager, the session's first.

@@ -144,6 +144,7 @@ async fn receive(
     logs: &LogStreams,
 ) -> Result<(), SessionError> {
     let mut inbound = pin!(inbound);
+    let mut welcomed = false;
     while let Some(message) = inbound.next().await {
         let message = message.map_err(SessionError::Status)?;
         let message =
@@ -155,13 +156,18 @@ async fn receive(
                 managers.set_current(manager.to_owned());
                 managers.set_addresses(welcome.managers.clone());
                 managers.set_role(welcome.role);
+                welcomed = true;
                 answers
                     .send(Event::SessionMessage { session, message: ManagerMessage::Welcome(welcome) })
                     .await;
             }
             ManagerMessage::Trust(roots) => managers.set_roots(roots),
             ManagerMessage::Managers(addresses) => {
-                managers.set_addresses(addresses.clone());
+                if welcomed {
+                    managers.set_addresses(addresses.clone());
+                } else {
+                    managers.add_addresses(&addresses);
+                }
                 let message = ManagerMessage::Managers(addresses);
                 answers.send(Event::SessionMessage { session, message }).await;
             }

@@ -132,6 +132,10 @@ impl Dialer {
         }
     }
 
+    pub fn managers(&self) -> &[String] {
+        &self.managers
+    }
+
     pub fn set_managers(&mut self, managers: &[String]) {
         self.managers = managers.to_vec();
     }

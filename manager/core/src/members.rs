@@ -4,9 +4,11 @@
 //! on where the old one stopped. A manager enters as a learner, becomes a voter once it has the log, and leaves in one
 //! step. No change is made that would leave the voters without a majority that can be reached.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_model::NodeId;
+
+use crate::store::Store;
 
 /// Managers of one cluster. More cost every write more, and protect no better.
 pub(crate) const MAX_MANAGERS: usize = 15;
@@ -17,6 +19,11 @@ pub fn first_raft_id(node: NodeId) -> u64 {
     let id = node.as_u128();
     let folded = (id >> 64 ^ id) & u128::from(u64::MAX);
     u64::try_from(folded).expect("masked to 64 bits").max(1)
+}
+
+/// `host:port` of every manager.
+pub(crate) fn addresses(store: &Store) -> BTreeMap<NodeId, String> {
+    store.nodes().filter_map(|node| Some((node.id, node.manager_address.clone()?))).collect()
 }
 
 /// The Raft membership as it is.

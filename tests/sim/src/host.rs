@@ -264,12 +264,14 @@ impl World {
         }
         let manager = self.manager_at(address).filter(|manager| self.connects(host, *manager));
         let (Some(manager), Some(agent)) = (manager, &mut self.hosts[host].agent) else {
+            self.tell(&format!("agent {host} does not reach {address}"));
             let reason = agent::Closed::Failed("connection refused".to_owned());
             return self.tell_agent(host, life, agent::Event::SessionClosed { session, reason });
         };
         self.next_stream += 1;
         let id = self.next_stream;
         agent.stream = Some(id);
+        self.tell(&format!("agent {host} has a session with manager {manager}"));
         let manager_life = self.managers[manager].life;
         let (up, down) = Default::default();
         let stream = Stream { host, host_life: life, session, manager, manager_life, up, down };

@@ -17,6 +17,8 @@ const WELCOME_LIMIT: Duration = Duration::from_secs(5);
 /// The interval told by a manager is taken within these bounds.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
+/// Managers of hearsay are kept up to so many: some have gone since.
+const MANAGERS_LIMIT: usize = 32;
 
 impl AgentCore {
     pub(super) fn connect(&mut self, effects: &mut Vec<Effect>) {
@@ -98,7 +100,14 @@ impl AgentCore {
             ManagerMessage::SubscribeLogs(_) | ManagerMessage::CancelLogs(_) | ManagerMessage::Heartbeat => {}
             // So are certificates.
             ManagerMessage::Trust(_) => {}
-            ManagerMessage::Managers(addresses) => self.managers_changed(addresses, effects),
+            ManagerMessage::Managers(addresses) if welcomed => self.managers_changed(addresses, effects),
+            // A manager that does not lead may be the one that is out of date.
+            ManagerMessage::Managers(addresses) => {
+                let known = self.dialer.managers().iter().cloned();
+                let news = addresses.into_iter().filter(|address| !self.dialer.managers().contains(address));
+                let known = known.chain(news).take(MANAGERS_LIMIT).collect();
+                self.managers_changed(known, effects);
+            }
         }
     }
 

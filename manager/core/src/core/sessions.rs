@@ -1,9 +1,10 @@
 //! Sessions of agents: only the leader has any.
 
-use swarm_model::{AgentMessage, NodeId, Registration};
+use swarm_model::{AgentMessage, ManagerMessage, NodeId, Registration};
 
 use crate::core::ManagerCore;
 use crate::door::{CloseReason, Effect, SessionId};
+use crate::members;
 
 impl ManagerCore {
     pub(super) fn session_opened(
@@ -14,7 +15,12 @@ impl ManagerCore {
         effects: &mut Vec<Effect>,
     ) {
         let reason = match &mut self.leader {
-            None => CloseReason::NotLeader { leader: self.consensus.leader() },
+            None => {
+                // The node may know only managers of the past, and there may be no leader for a while.
+                let message = ManagerMessage::Managers(members::addresses(&self.store).into_values().collect());
+                effects.push(Effect::Session { session, message });
+                CloseReason::NotLeader { leader: self.consensus.leader() }
+            }
             Some(_) if self.store.node(node).is_none() => match self.store.removed_nodes().get(node) {
                 Some(removed) => CloseReason::Removed { node, at: removed.at },
                 None => CloseReason::UnknownNode(node),

@@ -5,13 +5,12 @@ use swarm_model::{ManagerMessage, Node, NodeId};
 
 use super::Leader;
 use crate::door::Effect;
+use crate::members;
 use crate::store::Store;
 
 impl Leader {
-    /// `host:port` of every manager.
     pub(super) fn know_managers(&mut self, store: &Store) {
-        let addresses = store.nodes().filter_map(|node| Some((node.id, node.manager_address.clone()?)));
-        self.managers = addresses.collect();
+        self.managers = members::addresses(store);
     }
 
     pub(super) fn manager_addresses(&self) -> Vec<String> {

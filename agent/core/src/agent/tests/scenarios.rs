@@ -535,3 +535,21 @@ fn starts_wait_for_a_free_place() {
         ",
     );
 }
+
+#[test]
+fn a_manager_that_does_not_lead_tells_of_others_and_takes_none_away() {
+    check(
+        "
+        > wait 0
+        connect m1:1
+        > open
+        register
+        > managers m3:1 m1:1
+        write node epoch=0
+        > restart
+        connect m3:1
+        > open
+        register
+        ",
+    );
+}
