@@ -276,7 +276,7 @@ impl World {
         let (up, down) = Default::default();
         let stream = Stream { host, host_life: life, session, manager, manager_life, up, down };
         self.streams.insert(id, stream);
-        self.push_down(id, Down::Opened);
+        self.tell_agent(host, life, agent::Event::SessionOpened { session });
     }
 
     fn say(&mut self, host: usize, item: Up) {
@@ -342,7 +342,6 @@ impl World {
                 continue;
             }
             let event = match item {
-                Down::Opened => agent::Event::SessionOpened { session },
                 Down::Message(message) => agent::Event::SessionMessage { session, message },
                 Down::Closed(reason) => {
                     stream.down.deaf = true;

@@ -17,8 +17,6 @@ pub enum Up {
 /// What goes down.
 #[derive(Debug, Clone)]
 pub enum Down {
-    /// The connection is there.
-    Opened,
     Message(ManagerMessage),
     Closed(agent::Closed),
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use swarm_manager_core::api::Change;
-use swarm_model::{NodeId, NodeState, TaskId, TaskState};
+use swarm_model::{DesiredState, NodeId, NodeState, TaskId, TaskState};
 
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -63,7 +63,9 @@ impl Seen {
             }
             if state >= TaskState::Running {
                 let before = self.ran.insert(id, state);
-                if let Some(before) = before.filter(|before| *before > state) {
+                // A node that has cleaned up says no more how a task ended that is to be removed.
+                let forgotten = view.task.desired == DesiredState::Remove && state > TaskState::Running;
+                if let Some(before) = before.filter(|before| *before > state && !forgotten) {
                     return Err(format!("task {id} was {before} for an earlier leader and is {state}"));
                 }
             }

@@ -15,8 +15,9 @@ use super::{Seen, Step};
 /// From a decision to its entry.
 const DECIDED_BEFORE: Duration = Duration::from_secs(4);
 
-/// A slot whose new task does not come up for so long has failed; if that is tolerated, the update goes on.
-const DEADLINE: Duration = Duration::from_secs(10 * 60);
+/// A slot whose new task does not come up for ten minutes has failed; if that is tolerated, the update goes on. The leader counted
+/// them from its decision, and its clock may be a little fast.
+const DEADLINE: Duration = Duration::from_secs(10 * 60 - 5);
 
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -44,7 +45,10 @@ pub fn check(step: &Step<'_>, seen: &Seen, memory: &mut Memory) -> Vec<String> {
     memory.settle(step, seen);
     for service in taken.iter().filter_map(|id| step.after.services.get(id)) {
         let down = memory.down.range((service.id, 0)..=(service.id, u32::MAX)).count() as u64;
-        if let Some(allowed) = allowed(service).filter(|allowed| down > *allowed) {
+        // The entry may hold what the leader decided by the spec before, beside the change of the spec.
+        let before = step.before.services.get(&service.id).unwrap_or(service);
+        let allowed = allowed(service).zip(allowed(before)).map(|(now, before)| now.max(before));
+        if let Some(allowed) = allowed.filter(|allowed| down > *allowed) {
             violations.push(format!(
                 "the update of {} holds {down} slots down, {allowed} allowed",
                 service.spec.name
@@ -114,7 +118,9 @@ impl Memory {
                 runs || (task.revision == *revision && task.outcome.is_some())
             });
             let given_up = step.now.since(*since) >= DEADLINE;
-            service.revision == *revision && *slot <= service.replicas() && !over && !given_up
+            // Fewer replicas are wanted, and this is one too many.
+            let dropped = !step.after.slot(service.id, *slot).any(|task| task.desired < DesiredState::Remove);
+            service.revision == *revision && !dropped && !over && !given_up
         });
     }
 }
