@@ -216,9 +216,14 @@ impl Consensus {
         let (message, received) = message::decode(bytes, state, self.raw.raft.id)?;
         self.hear(message.from, now);
         self.overtake(&message);
+        let beat =
+            (message.msg_type() == MessageType::MsgHeartbeat).then_some((message.from, message.commit));
         self.raw.step(message).map_err(MessageError::Refused)?;
         if let Some(received) = received {
             self.keep_if_pending(received);
+        }
+        if let Some((leader, known)) = beat {
+            self.acknowledge_again(leader, known);
         }
         self.election.settle(&mut self.raw);
         Ok(())
@@ -230,6 +235,20 @@ impl Consensus {
         let index = pending.and_then(|snapshot| snapshot.metadata.as_ref()).map(|metadata| metadata.index);
         if index == Some(received.index) {
             self.received = Some(received);
+        }
+    }
+
+    /// The leader believes that this member has less than it has: an answer was lost. It would ask again, but not while it
+    /// believes that a snapshot is on its way.
+    fn acknowledge_again(&mut self, leader: u64, known: u64) {
+        let raft = &mut self.raw.raft;
+        let has = raft.raft_log.persisted.min(raft.raft_log.committed);
+        if raft.leader_id == leader && known < has {
+            let mut answer =
+                Message { from: raft.id, to: leader, term: raft.term, index: has, ..Message::default() };
+            answer.set_msg_type(MessageType::MsgAppendResponse);
+            answer.commit = raft.raft_log.committed;
+            raft.msgs.push(answer);
         }
     }
 

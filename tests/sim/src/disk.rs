@@ -154,8 +154,16 @@ impl Disk {
     pub fn sync(&mut self, ready: u64) {
         while self.pending.front().is_some_and(|first| first.ready <= ready) {
             let Some(persist) = self.pending.pop_front() else { return };
-            self.durable.persist(persist);
+            self.persist(persist);
         }
+    }
+
+    fn persist(&mut self, persist: Persist) {
+        // A received snapshot waits for the checkpoint that is under way.
+        if persist.checkpoint.is_some() {
+            self.sync_checkpoint();
+        }
+        self.durable.persist(persist);
     }
 
     pub fn write_checkpoint(&mut self, checkpoint: Checkpoint) {
@@ -185,12 +193,13 @@ impl Disk {
         let keep = spared.appends as usize % (self.pending.len() + 1);
         let mut pending = std::mem::take(&mut self.pending).into_iter();
         for persist in pending.by_ref().take(keep) {
-            self.durable.persist(persist);
+            self.persist(persist);
         }
         self.durable.torn = pending.next();
         if let Some(state) = self.durable.torn.as_mut().and_then(|torn| torn.checkpoint.take())
             && spared.half_snapshot
         {
+            self.sync_checkpoint();
             // The first copy may be all there is of it.
             self.durable.copies[0] = Copy::of(&state);
             if !spared.half_checkpoint {

@@ -112,6 +112,21 @@ impl World {
         }
     }
 
+    /// While the node was away, all managers that it knew were replaced: its operator names it another one.
+    pub fn help_the_lost(&mut self) {
+        let managers: Vec<String> =
+            self.truth.nodes.values().filter_map(|node| node.manager_address.clone()).collect();
+        for host in 0..self.hosts.len() {
+            let runtime = &mut self.hosts[host].runtime;
+            let known = runtime.known_managers();
+            if !known.is_empty() && !known.iter().any(|known| managers.contains(known)) {
+                runtime.name_managers(&managers);
+                self.kill_agent(host);
+                self.start_agent(host);
+            }
+        }
+    }
+
     fn agent_ended(&mut self, host: usize) {
         let it = &mut self.hosts[host];
         it.life += 1;

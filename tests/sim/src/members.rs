@@ -44,6 +44,8 @@ impl World {
             }
             Some(node) if self.hosts[host].is_on => self.follow_role(host, &node),
             Some(_) => {}
+            // It was admitted and removed again before it heard of that.
+            None if self.checks.removed.contains(&self.hosts[host].node) => self.come_anew(host),
             None if self.hosts[host].is_removed => {
                 let admit = specs::new_node(host, self.number_of(host), self.hosts[host].joins_as_manager);
                 self.send(Request::AdmitNode(admit), false);

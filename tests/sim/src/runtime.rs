@@ -123,6 +123,14 @@ impl Runtime {
         }
     }
 
+    pub fn known_managers(&self) -> &[String] {
+        &self.node.managers
+    }
+
+    pub fn name_managers(&mut self, managers: &[String]) {
+        self.node.managers = managers.to_vec();
+    }
+
     pub fn records(&self) -> impl Iterator<Item = &TaskRecord> {
         self.records.values()
     }
@@ -185,13 +193,14 @@ impl Runtime {
     fn start(&mut self, now: Timestamp, assignment: &Arc<Assignment>) -> Vec<(Duration, Later)> {
         let task = assignment.task;
         let took = self.dice.millis(1..15);
-        if !self.started.insert(task) {
-            self.wrongs.push(format!("task {task} is started a second time"));
-        }
         let behaviour = Behaviour::of(&assignment.spec.container.args);
         if behaviour == Behaviour::CannotStart {
+            // An agent that ended before it was told tries again: nothing ever ran.
             let result = Err("exec: no such file".to_owned());
             return vec![(took, Later::Tell(Event::Started { task, result }))];
+        }
+        if !self.started.insert(task) {
+            self.wrongs.push(format!("task {task} is started a second time"));
         }
         self.pids += 1;
         let pid = self.pids;

@@ -30,6 +30,7 @@ impl World {
         }
         // What the operator asked for last may still come.
         self.run_for(Duration::from_secs(5));
+        self.help_the_lost();
         if let Err(text) = self.remove_what_is_wild() {
             return self.violate("convergence", text);
         }
@@ -63,10 +64,7 @@ impl World {
 
     fn update_under_way(&self) -> Option<String> {
         let mut services = self.truth.services.values();
-        let under_way = services.find(|service| {
-            let state = service.update.as_ref().map(|update| update.state);
-            matches!(state, Some(UpdateState::Updating | UpdateState::RollbackStarted))
-        })?;
+        let under_way = services.find(|service| is_under_way(service))?;
         let tasks: Vec<_> = self.truth.tasks.values().filter(|task| task.service == under_way.id).collect();
         let (spec, update) = (&under_way.spec, &under_way.update);
         let policies = (&spec.update, &spec.rollback);
@@ -162,6 +160,10 @@ impl World {
                 continue;
             }
             if self.waits_for_its_time(newest) {
+                continue;
+            }
+            // An update comes to the slot when it is done with those before.
+            if is_under_way(service) && of_slot.len() <= 2 && of_slot.iter().any(|task| self.runs(task)) {
                 continue;
             }
             // A start-first update has found no room for its task beside the one that runs.
@@ -279,6 +281,11 @@ impl World {
         (programmed != wanted)
             .then(|| format!("host {host} has the mesh {programmed:?} instead of {wanted:?}"))
     }
+}
+
+fn is_under_way(service: &Service) -> bool {
+    let state = service.update.as_ref().map(|update| update.state);
+    matches!(state, Some(UpdateState::Updating | UpdateState::RollbackStarted))
 }
 
 fn host_ports(spec: &ServiceSpec) -> Vec<u16> {

@@ -17,7 +17,8 @@ impl ManagerCore {
         let reason = match &mut self.leader {
             None => {
                 // The node may know only managers of the past, and there may be no leader for a while.
-                let message = ManagerMessage::Managers(members::addresses(&self.store).into_values().collect());
+                let message =
+                    ManagerMessage::Managers(members::addresses(&self.store).into_values().collect());
                 effects.push(Effect::Session { session, message });
                 CloseReason::NotLeader { leader: self.consensus.leader() }
             }

@@ -19,7 +19,7 @@ mod states;
 mod truth;
 mod updates;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_model::{DesiredState, NodeId, TaskId, Timestamp};
 
@@ -46,6 +46,8 @@ pub struct Checks {
     updates: updates::Memory,
     /// Where every task was ever placed, and the most that was desired of it.
     placed: BTreeMap<TaskId, (NodeId, DesiredState)>,
+    /// Nodes that were removed.
+    pub removed: BTreeSet<NodeId>,
 }
 
 impl Step<'_> {
@@ -70,6 +72,8 @@ impl World {
         let mut after = Truth::of(core.replica());
         after.each_service_table(|services| self.tampering.restore_all(services));
         let before = std::mem::replace(&mut self.truth, after);
+        let gone = before.nodes.keys().filter(|node| !self.truth.nodes.contains_key(node));
+        self.checks.removed.extend(gone);
         self.tell(&difference::describe(&before, &self.truth));
         self.check_step(&before);
     }
