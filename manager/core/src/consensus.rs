@@ -149,7 +149,16 @@ impl Consensus {
         }
     }
 
+    /// A received snapshot is on its way to the disk, and what it replaces is gone already. raft-rs panics when it is to ask for
+    /// votes then: it looks for entries that it has not applied.
+    fn is_installing(&self) -> bool {
+        self.raw.raft.raft_log.applied < self.raw.store().truncated_index()
+    }
+
     fn campaign(&mut self) {
+        if self.is_installing() {
+            return;
+        }
         // Who has no vote, because it learns or was removed, may not ask for any.
         if !self.raw.raft.promotable() {
             return;
@@ -203,7 +212,9 @@ impl Consensus {
                 return;
             }
             self.next_tick = self.next_tick + self.tick;
-            self.raw.tick();
+            if !self.is_installing() {
+                self.raw.tick();
+            }
             self.election.settle(&mut self.raw);
             self.advance_succession();
         }
@@ -215,6 +226,9 @@ impl Consensus {
     pub fn step(&mut self, bytes: &[u8], state: Bytes, now: Timestamp) -> Result<(), MessageError> {
         let (message, received) = message::decode(bytes, state, self.raw.raft.id)?;
         self.hear(message.from, now);
+        if message.msg_type() == MessageType::MsgTimeoutNow && self.is_installing() {
+            return Ok(());
+        }
         self.overtake(&message);
         let beat =
             (message.msg_type() == MessageType::MsgHeartbeat).then_some((message.from, message.commit));

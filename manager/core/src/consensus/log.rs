@@ -128,6 +128,11 @@ impl Log {
         self.hard_state = hard_state;
     }
 
+    /// The last entry that is gone, because a checkpoint or a snapshot covers it.
+    pub fn truncated_index(&self) -> u64 {
+        self.truncated.0
+    }
+
     fn first(&self) -> u64 {
         self.truncated.0 + 1
     }
@@ -262,20 +267,29 @@ impl Storage for Log {
         Ok(self.last())
     }
 
-    /// Handed out once: the next follower gets a newer one. Made by the core between two rounds.
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    /// Handed out once: the next follower gets a newer one. Made by the core between two rounds. A member takes none of before
+    /// it was one.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let offered = self.snapshot.borrow_mut().take();
-        match offered {
-            Some(snapshot) if snapshot.metadata.as_ref().is_some_and(|m| m.index >= request_index) => {
+        match offered.filter(|snapshot| is_of_use(snapshot, request_index, to)) {
+            Some(snapshot) => {
                 self.snapshot_wanted.set(false);
                 Ok(snapshot)
             }
-            Some(_) | None => {
+            None => {
                 self.snapshot_wanted.set(true);
                 Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
             }
         }
     }
+}
+
+fn is_of_use(snapshot: &Snapshot, index: u64, to: u64) -> bool {
+    snapshot.metadata.as_ref().is_some_and(|metadata| {
+        let members = metadata.conf_state.as_ref();
+        let has = |members: &ConfState| members.voters.contains(&to) || members.learners.contains(&to);
+        metadata.index >= index && members.is_some_and(has)
+    })
 }
 
 #[cfg(test)]
@@ -327,6 +341,20 @@ mod tests {
         assert!(refused(vec![record(1, 1), record(3, 1)]).contains("entry 3 follows entry 1"));
         let lie = LogEntry { index: 2, ..record(7, 1) };
         assert!(refused(vec![record(1, 1), lie]).contains("says that it is entry 7"));
+    }
+
+    #[test]
+    fn nobody_is_sent_a_snapshot_of_before_it_was_a_member() {
+        let mut log = Log::recover(Recovered::default()).unwrap();
+        log.set_conf_state(ConfState { voters: vec![1], ..ConfState::default() });
+        assert!(log.snapshot(0, 2).is_err() && log.wants_snapshot());
+        log.offer_snapshot(&checkpoint(9, 2));
+        log.set_conf_state(ConfState { voters: vec![1], learners: vec![2], ..ConfState::default() });
+        assert!(log.snapshot(0, 2).is_err() && log.wants_snapshot());
+        log.offer_snapshot(&checkpoint(10, 2));
+        assert!(log.snapshot(11, 2).is_err() && log.wants_snapshot());
+        log.offer_snapshot(&checkpoint(11, 2));
+        assert!(log.snapshot(11, 2).is_ok());
     }
 
     #[test]
