@@ -45,7 +45,9 @@ fn settle(slot: &mut Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) -> 
     }
     if let Some(stand_in) = slot.stand_in(target) {
         let (id, runs) = (stand_in.id, stand_in.is_running());
-        let surplus = |attempt: &Attempt<'_>| !target.is_current(attempt.revision) && attempt.id != id;
+        let surplus = |attempt: &Attempt<'_>| {
+            attempt.id != id && (attempt.must_leave() || !target.is_current(attempt.revision))
+        };
         slot.stop_where(ledger, |attempt| surplus(attempt) && (runs || !attempt.is_running()));
     }
     let Some(at) = slot.decisive(target) else {
