@@ -40,7 +40,7 @@ const ELECTION_TICKS: usize = 10;
 /// One append message to a follower: large enough to stream, small enough not to hold up heartbeats.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// Append messages under way to one follower.
-const MAX_IN_FLIGHT: usize = 256;
+const MAX_IN_FLIGHT: usize = 1_024;
 /// Proposed and not yet committed; above it proposals are refused. 64 MiB is some 100,000 task creations.
 const MAX_UNCOMMITTED_BYTES: u64 = 64 << 20;
 /// Groups of proposals on their way to the own disk: one is written while the next one forms.
@@ -446,8 +446,6 @@ fn raft_config(id: u64, applied: u64) -> raft::Config {
         pre_vote: true,
         max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
         max_committed_size_per_ready: MAX_ROUND_BYTES,
-        // One message to each follower for all that was proposed in a batch.
-        batch_append: true,
         ..raft::Config::default()
     }
 }
@@ -473,9 +471,7 @@ fn without_snapshots(mut messages: Vec<Message>) -> Vec<Message> {
 }
 
 fn send(messages: Vec<Message>, effects: &mut Vec<Effect>) {
-    for message in messages {
-        message::split(message, MAX_MESSAGE_BYTES, |message| {
-            effects.push(Effect::SendRaft { to: message.to, message: encode(&message) });
-        });
-    }
+    let joined = message::join(messages, MAX_MESSAGE_BYTES);
+    effects
+        .extend(joined.iter().map(|message| Effect::SendRaft { to: message.to, message: encode(message) }));
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost011::Message as _;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{EntryType, Message, MessageType};
 
 use super::snapshot::{self, Truncated};
 use crate::door::StoredObject;
@@ -76,30 +76,35 @@ pub(super) fn decode(
     Ok((message, received))
 }
 
-/// Hands out a message in parts with at most `limit` bytes of data each, or one entry: raft-rs joins appends without a limit.
-pub(super) fn split(mut message: Message, limit: usize, mut hand_out: impl FnMut(Message)) {
-    while let Some(count) = fitting(&message.entries, limit) {
-        let rest = message.entries.split_off(count);
-        let (index, log_term) = message.entries.last().map_or((0, 0), |last| (last.index, last.term));
-        let entries = std::mem::take(&mut message.entries);
-        hand_out(Message { entries, ..message.clone() });
-        message = Message { index, log_term, entries: rest, ..message };
+/// Joins appends to the same member that follow each other, up to `limit` bytes of data. raft-rs can do that itself
+/// (`batch_append`), but adds entries to a message that they do not follow, too.
+pub(super) fn join(messages: Vec<Message>, limit: usize) -> Vec<Message> {
+    let mut joined: Vec<(Message, usize)> = Vec::with_capacity(messages.len());
+    for mut message in messages {
+        let size = message.entries.iter().map(|entry| entry.data.len()).sum();
+        let last = joined.iter_mut().rev().find(|(last, _)| last.to == message.to);
+        match last.filter(|(last, bytes)| follows(last, &message) && *bytes + size <= limit) {
+            Some((last, bytes)) => {
+                last.entries.append(&mut message.entries);
+                last.commit = last.commit.max(message.commit);
+                *bytes += size;
+            }
+            None => joined.push((message, size)),
+        }
     }
-    hand_out(message);
+    joined.into_iter().map(|(message, _)| message).collect()
 }
 
-/// How many of the entries, at least one, have at most `limit` bytes; `None`: all.
-fn fitting(entries: &[Entry], limit: usize) -> Option<usize> {
-    let mut bytes = 0;
-    let excess = entries.iter().position(|entry| {
-        bytes += entry.data.len();
-        bytes > limit
-    });
-    excess.map(|count| count.max(1)).filter(|count| *count < entries.len())
+fn follows(last: &Message, next: &Message) -> bool {
+    let appends = [last, next].iter().all(|message| message.msg_type() == MessageType::MsgAppend);
+    let end = last.entries.last().map_or((last.index, last.log_term), |entry| (entry.index, entry.term));
+    appends && last.term == next.term && end == (next.index, next.log_term)
 }
 
 #[cfg(test)]
 mod tests {
+    use raft::eraftpb::Entry;
+
     use super::*;
 
     #[test]
@@ -133,27 +138,38 @@ mod tests {
     }
 
     #[test]
-    fn a_large_append_is_handed_out_in_parts_that_follow_each_other() {
-        let check = |sizes: &[usize], expect: &str| {
-            let entry = |(at, size): (usize, &usize)| Entry {
-                index: 8 + at as u64,
-                term: 3,
-                data: vec![0; *size],
-                ..Entry::default()
+    fn appends_are_joined_where_they_follow_each_other() {
+        let check = |texts: &[&str], expect: &str| {
+            let message = |text: &&str| {
+                let [to, index, count, size] =
+                    text.split(' ').map(|it| it.parse().unwrap()).collect::<Vec<u64>>()[..]
+                else {
+                    panic!("{text}");
+                };
+                let entry = |at| Entry {
+                    index: index + at,
+                    term: 3,
+                    data: vec![0; size as usize],
+                    ..Entry::default()
+                };
+                let entries = (1..=count).map(entry).collect();
+                let mut message =
+                    Message { to, index, log_term: 3, commit: index, entries, ..Message::default() };
+                message.set_msg_type(MessageType::MsgAppend);
+                message
             };
-            let entries = sizes.iter().enumerate().map(entry).collect();
-            let message = Message { index: 7, log_term: 2, commit: 5, entries, ..Message::default() };
-            let mut parts = Vec::new();
-            split(message, 100, |part| {
-                assert_eq!(part.commit, 5);
-                parts.push(format!("{}/{}+{}", part.index, part.log_term, part.entries.len()));
-            });
-            assert_eq!(parts.join(" "), expect);
+            let joined = join(texts.iter().map(message).collect(), 100);
+            let shown: Vec<_> = joined
+                .iter()
+                .map(|it| format!("{} {}+{} {}", it.to, it.index, it.entries.len(), it.commit))
+                .collect();
+            assert_eq!(shown.join(", "), expect);
         };
-        check(&[], "7/2+0");
-        check(&[50, 50], "7/2+2");
-        check(&[50, 51], "7/2+1 8/3+1");
-        check(&[500], "7/2+1");
-        check(&[500, 1, 99, 1], "7/2+1 8/3+2 10/3+1");
+        check(&["2 7 1 10", "3 7 1 10", "2 8 2 10", "3 8 1 10"], "2 7+3 8, 3 7+2 8");
+        check(&["2 7 1 60", "2 8 1 60"], "2 7+1 7, 2 8+1 8");
+        check(&["2 7 1 10", "2 8 0 0"], "2 7+1 8");
+        check(&["2 7 1 10", "2 7 2 10"], "2 7+1 7, 2 7+2 7");
+        // What raft-rs would join.
+        check(&["2 7 0 0", "2 9 3 10"], "2 7+0 7, 2 9+3 9");
     }
 }
