@@ -182,7 +182,7 @@ pub enum Effect {
     },
     /// Write to the checkpoint store in one atomic batch, off the path of acknowledgements; answer
     /// [`Event::Checkpointed`]. At most one is under way.
-    Checkpoint(CheckpointCut),
+    Checkpoint(Box<CheckpointCut>),
     /// Entries up to and including this index may go.
     TruncateLog {
         up_to: u64,

@@ -23,7 +23,7 @@ pub(super) enum LogWork {
 }
 
 enum CheckpointWork {
-    Add(CheckpointCut),
+    Add(Box<CheckpointCut>),
     /// A received snapshot; the log waits for it.
     Replace(CheckpointState, mpsc::Sender<Result<(), CheckpointError>>),
 }
@@ -86,7 +86,7 @@ impl Disk {
         let _ = self.log.send(LogWork::Truncate(up_to));
     }
 
-    pub fn checkpoint(&self, checkpoint: CheckpointCut) {
+    pub fn checkpoint(&self, checkpoint: Box<CheckpointCut>) {
         let _ = self.checkpoints.send(CheckpointWork::Add(checkpoint));
     }
 }

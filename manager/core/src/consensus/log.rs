@@ -295,6 +295,7 @@ fn is_of_use(snapshot: &Snapshot, index: u64, to: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
 
     fn record(index: u64, term: u64) -> LogEntry {
         let data = Entry { index, term, ..Entry::default() }.encode_to_vec().into();
@@ -345,16 +346,17 @@ mod tests {
 
     #[test]
     fn nobody_is_sent_a_snapshot_of_before_it_was_a_member() {
+        let state = || Store::default().capture(2);
         let mut log = Log::recover(Recovered::default()).unwrap();
         log.set_conf_state(ConfState { voters: vec![1], ..ConfState::default() });
         assert!(log.snapshot(0, 2).is_err() && log.wants_snapshot());
-        log.offer_snapshot(&checkpoint(9, 2));
+        log.offer_snapshot(state());
         log.set_conf_state(ConfState { voters: vec![1], learners: vec![2], ..ConfState::default() });
         assert!(log.snapshot(0, 2).is_err() && log.wants_snapshot());
-        log.offer_snapshot(&checkpoint(10, 2));
-        assert!(log.snapshot(11, 2).is_err() && log.wants_snapshot());
-        log.offer_snapshot(&checkpoint(11, 2));
-        assert!(log.snapshot(11, 2).is_ok());
+        log.offer_snapshot(state());
+        assert!(log.snapshot(1, 2).is_err() && log.wants_snapshot(), "it does not reach so far");
+        log.offer_snapshot(state());
+        assert!(log.snapshot(0, 2).is_ok());
     }
 
     #[test]

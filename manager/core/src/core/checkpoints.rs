@@ -56,7 +56,7 @@ impl ManagerCore {
         self.checkpoints = Checkpoints { last: index, at: self.now, bytes: 0, under_way: true };
         let term = self.consensus.term_at(index);
         let conf_state = self.conf_state();
-        effects.push(Effect::Checkpoint(CheckpointCut { index, term, conf_state, unsaved }));
+        effects.push(Effect::Checkpoint(Box::new(CheckpointCut { index, term, conf_state, unsaved })));
     }
 
     pub(super) fn checkpointed(&mut self, index: u64, effects: &mut Vec<Effect>) {
