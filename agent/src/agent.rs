@@ -50,6 +50,7 @@ pub struct Agent {
     status: watch::Receiver<AgentStatus>,
     driver: AbortOnDropHandle<()>,
     executor: Arc<dyn Executor>,
+    answers: Answers,
 }
 
 /// What the rest of the agent may ask the core.
@@ -99,18 +100,23 @@ impl Agent {
         let clock = Clock::start();
         let core = AgentCore::new(core_config(config), recovered, clock.now());
         let (status, watch) = watch::channel(status_of(&core));
-        let sessions = Sessions::new(managers, answers, logs);
+        let sessions = Sessions::new(managers, answers.clone(), logs);
         let stop = CancellationToken::new();
         let node = Arc::clone(&executor);
         let driver =
             Driver { core, clock, inbox, asked, executor: node, sessions, status, effects: Vec::new() };
         let driver = AbortOnDropHandle::new(tokio::spawn(driver.run(stop.clone())));
-        Ok(Self { stop, status: watch, driver, executor })
+        Ok(Self { stop, status: watch, driver, executor, answers })
     }
 
     /// Newest status; `changed` of the receiver waits for the next.
     pub fn status(&self) -> watch::Receiver<AgentStatus> {
         self.status.clone()
+    }
+
+    /// Tries these managers first: all that it knew may be gone.
+    pub fn name_managers(&self, managers: Vec<String>) {
+        self.answers.post(Event::ManagersNamed { managers });
     }
 
     /// Ends the agent: nothing new is begun, the session is closed. Containers go on, and the next agent finds them.

@@ -149,8 +149,8 @@ impl Managers {
         self.known.lock().addresses = addresses;
     }
 
-    /// Of a manager that may be out of date itself.
-    pub(crate) fn add_addresses(&self, addresses: &[String]) {
+    /// More of them; of a manager that may be out of date itself, or of the operator.
+    pub fn add_addresses(&self, addresses: &[String]) {
         let mut known = self.known.lock();
         for address in addresses {
             if known.addresses.len() < ADDRESSES_LIMIT && !known.addresses.contains(address) {

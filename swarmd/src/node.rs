@@ -266,10 +266,13 @@ impl Node {
         Ok(true)
     }
 
-    async fn has_expired(&self) -> bool {
+    /// A member whose certificate has expired, or that reaches no manager: a token brings it back as what it was.
+    async fn may_join_again(&self) -> bool {
         let membership = self.membership.lock().await;
-        let expired = membership.as_ref().map(|member| member.credentials().has_expired(SystemTime::now()));
-        matches!(expired, Some(Ok(true)))
+        membership.as_ref().is_some_and(|member| {
+            let expired = member.credentials().has_expired(SystemTime::now());
+            member.is_lost() || matches!(expired, Ok(true))
+        })
     }
 
     /// Goes on with new credentials; with another role, as what they say.
@@ -278,6 +281,7 @@ impl Node {
         let mut membership = self.membership.lock().await;
         if let Some(member) = membership.as_mut().filter(|it| it.credentials().identity().role == role) {
             member.renew(&self.config, renewed.credentials)?;
+            member.name_managers(&renewed.managers);
             info!("the node's certificate was renewed");
             return Ok(());
         }

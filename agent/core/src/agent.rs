@@ -115,6 +115,7 @@ impl AgentCore {
                 self.session_message(now, session, message, effects)
             }
             Event::SessionClosed { session, reason } => self.session_closed(now, session, reason),
+            Event::ManagersNamed { managers } => self.managers_named(now, managers, effects),
             Event::NetworkOpened { result } => self.network_opened(now, result),
             Event::MeshProgrammed { result } => self.mesh_programmed(now, result, effects),
             Event::Prepared { task, result } => self.prepared(now, task, result),

@@ -137,6 +137,11 @@ pub enum Event {
         reason: Closed,
     },
 
+    /// The operator names managers, or one that renewed the certificate did: all that the node knew may be gone.
+    ManagersNamed {
+        managers: Vec<String>,
+    },
+
     /// Answers [`Operation::OpenNetwork`]; the error is a text for the operator, cause first, as all of these.
     NetworkOpened {
         result: Result<(), String>,

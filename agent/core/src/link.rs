@@ -140,6 +140,13 @@ impl Dialer {
         self.managers = managers.to_vec();
     }
 
+    /// Begins at the head of the list, without a pause. `false`: an attempt or a session is under way.
+    pub fn begin_anew(&mut self) -> bool {
+        self.failures = 0;
+        self.next = 0;
+        self.state == State::Down
+    }
+
     /// The session ended: when to try again. `None` if it is not the current one.
     pub fn closed(&mut self, now: Timestamp, session: SessionId, reason: Closed) -> Option<Timestamp> {
         if self.current() != Some(session) {

@@ -111,7 +111,8 @@ impl LocalService {
         Ok(())
     }
 
-    /// The certificate expired while the node was off: with a token it goes on as the node that it was.
+    /// The certificate expired while the node was off, or all managers that it knew are gone: with a token, and with a
+    /// manager's address, it goes on as the node that it was.
     async fn join_again(&self, request: v1::JoinRequest) -> anyhow::Result<()> {
         let node = &self.0;
         let managers =
@@ -165,7 +166,7 @@ impl Local for LocalService {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::LocalStatus>, Status> {
         let _change = self.0.change.lock().await;
         let request = request.into_inner();
-        if self.0.has_expired().await {
+        if self.0.may_join_again().await {
             self.join_again(request).await.map_err(|error| told(&error))?;
             return Ok(self.answer().await);
         }

@@ -308,6 +308,17 @@ impl Membership {
         Ok(())
     }
 
+    /// Managers that the operator, or a manager, names: all that the node knew may be gone.
+    pub fn name_managers(&self, managers: &[String]) {
+        self.managers.add_addresses(managers);
+        self.agent.name_managers(managers.to_vec());
+    }
+
+    /// Whether no manager is reached, or none leads.
+    pub fn is_lost(&self) -> bool {
+        !matches!(self.agent.status().borrow().connection.link, Link::Up { .. })
+    }
+
     /// A manager whose certificate expired gives itself a new one: the others do not listen to it, and theirs may have
     /// expired as well.
     pub async fn certify_itself(&self) -> anyhow::Result<Option<Credentials>> {

@@ -339,6 +339,45 @@ fn wait_expired(cluster: &Cluster, number: u16) {
     });
 }
 
+#[test]
+fn a_node_whose_managers_were_all_replaced_comes_back_with_a_token() {
+    let mut cluster = Cluster::with(Options { nodes: 3, ..Options::default() });
+    load(&cluster);
+    cluster.ctl_ok(&["service", "create", "--name", "web", "--replicas", "3", "demo:1"]);
+    cluster.kill(3);
+    let node = shown(&cluster, 3).identity().node;
+    let containers = cluster.processes(3);
+    cluster.ctl_ok(&["node", "promote", "node-2"]);
+    cluster.wait_voting(2);
+    let demoted = cluster.ctl_at(2, &["node", "demote", "node-1"]);
+    assert_eq!(demoted.code, 0, "{demoted:?}");
+    eventually("node 1 is a worker", || {
+        let info = cluster.ctl_at(1, &["cluster", "info"]);
+        if info.stdout.contains("worker") { Ok(()) } else { Err(format!("{info:?}")) }
+    });
+    cluster.restart(3);
+    let info = |connected: &str| {
+        eventually("whether node 3 has a manager", || {
+            let info = cluster.ctl_at(3, &["cluster", "info"]);
+            let says = info.stdout.contains(&format!("Connected    {connected}"));
+            if says { Ok(()) } else { Err(format!("{info:?}")) }
+        });
+    };
+    info("false");
+    let good = token(&cluster, 2);
+    let joined = join_with(&cluster, 3, 2, &good);
+    assert_eq!(joined.code, 0, "{joined:?}\n{}", cluster.logs());
+    info("true");
+    assert_eq!(shown(&cluster, 3).identity().node, node, "it is no new node");
+    let now = cluster.processes(3);
+    assert!(containers.iter().all(|pid| now.contains(pid)), "{containers:?} {now:?}");
+    // Everything is cleaned up through node 1.
+    let promoted = cluster.ctl_at(2, &["node", "promote", "node-1"]);
+    assert_eq!(promoted.code, 0, "{promoted:?}");
+    cluster.wait_voting(2);
+    cluster.finish();
+}
+
 /// More than a renewal takes, and twice that before it is renewed.
 const SHORT: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_secs(90 * 24 * 60 * 60);

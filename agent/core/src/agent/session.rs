@@ -103,10 +103,8 @@ impl AgentCore {
             ManagerMessage::Managers(addresses) if welcomed => self.managers_changed(addresses, effects),
             // A manager that does not lead may be the one that is out of date.
             ManagerMessage::Managers(addresses) => {
-                let known = self.dialer.managers().iter().cloned();
-                let news = addresses.into_iter().filter(|address| !self.dialer.managers().contains(address));
-                let known = known.chain(news).take(MANAGERS_LIMIT).collect();
-                self.managers_changed(known, effects);
+                let known = self.dialer.managers().to_vec();
+                self.managers_changed(merged(known, addresses), effects);
             }
         }
     }
@@ -149,6 +147,14 @@ impl AgentCore {
             self.dialer.set_managers(&addresses);
             self.node.managers = addresses;
             self.persist_node(effects);
+        }
+    }
+
+    pub(super) fn managers_named(&mut self, now: Timestamp, named: Vec<String>, effects: &mut Vec<Effect>) {
+        let known = self.dialer.managers().to_vec();
+        self.managers_changed(merged(named, known), effects);
+        if self.dialer.begin_anew() {
+            self.timers.set(Timer::Connect, now);
         }
     }
 
@@ -240,4 +246,15 @@ impl AgentCore {
             }
         }
     }
+}
+
+/// Those of `first`, then the others.
+fn merged(mut first: Vec<String>, others: Vec<String>) -> Vec<String> {
+    for address in others {
+        if !first.contains(&address) {
+            first.push(address);
+        }
+    }
+    first.truncate(MANAGERS_LIMIT);
+    first
 }

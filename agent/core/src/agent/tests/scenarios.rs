@@ -553,3 +553,18 @@ fn a_manager_that_does_not_lead_tells_of_others_and_takes_none_away() {
         ",
     );
 }
+
+#[test]
+fn a_node_that_knows_only_managers_of_the_past_is_told_another_one() {
+    check(
+        "
+        > wait 0
+        connect m1:1
+        > closed
+        > wait 0
+        > named m9:1
+        write node epoch=0
+        connect m9:1
+        ",
+    );
+}

@@ -136,6 +136,9 @@ impl World {
             ["managers", addresses @ ..] => {
                 message(ManagerMessage::Managers(addresses.iter().map(ToString::to_string).collect()))
             }
+            ["named", managers @ ..] => {
+                Event::ManagersNamed { managers: managers.iter().map(ToString::to_string).collect() }
+            }
             ["heartbeat"] => message(ManagerMessage::Heartbeat),
             ["mesh", to] => message(mesh(None, to)),
             ["mesh", from, to] => message(mesh(Some(from), to)),
