@@ -43,6 +43,7 @@ pub struct Checks {
     pub seen: Seen,
     equal: equal_stores::Memory,
     placement: placement::Memory,
+    slots: slots::Memory,
     updates: updates::Memory,
     /// Where every task was ever placed, and the most that was desired of it.
     placed: BTreeMap<TaskId, (NodeId, DesiredState)>,
@@ -89,7 +90,7 @@ impl World {
         let violations = [
             ("acknowledged writes", operator.history.check(truth)),
             ("states rise", states::check(&step)),
-            ("slots", slots::check(&step)),
+            ("slots", slots::check(&step, &mut checks.slots)),
             ("addresses", addresses::check(&step)),
             ("ports", ports::check(&step)),
             ("reservations", reservations::check(&step)),

@@ -2,15 +2,41 @@
 //! its node. Looked at when a task joins another one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use swarm_model::{
-    Availability, DesiredState, MountKind, PortMode, Service, ServiceId, ServiceSpec, Task, UpdateOrder,
-    UpdatePolicy,
+    Availability, DesiredState, MountKind, PortMode, Service, ServiceId, ServiceSpec, Task, Timestamp,
+    UpdateOrder, UpdatePolicy,
 };
 
 use super::{Step, Truth};
 
-pub fn check(step: &Step<'_>) -> Vec<String> {
+/// Entries between a plan and what the operator had committed while it was on its way.
+const DECIDED_BEFORE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// When a spec with start-first was last in force.
+    started_first: BTreeMap<ServiceId, Timestamp>,
+}
+
+impl Memory {
+    fn note(&mut self, step: &Step<'_>) {
+        self.started_first.retain(|id, _| step.after.services.contains_key(id));
+        for service in step.before.services.values().filter(|service| starts_first(service)) {
+            self.started_first.insert(service.id, step.now);
+        }
+    }
+
+    /// By any of its specs, or by one that the operator replaced while the leader's plan was on its way.
+    fn may_start_first(&self, step: &Step<'_>, service: &Service) -> bool {
+        let lately = |at: &Timestamp| step.now.since(*at) < DECIDED_BEFORE;
+        starts_first(service) || self.started_first.get(&service.id).is_some_and(lately)
+    }
+}
+
+pub fn check(step: &Step<'_>, memory: &mut Memory) -> Vec<String> {
+    memory.note(step);
     let before = counts(step.before);
     let mut violations = Vec::new();
     for ((service, slot), count) in counts(step.after) {
@@ -20,7 +46,7 @@ pub fn check(step: &Step<'_>) -> Vec<String> {
         }
         let leaves =
             step.after.slot(service.id, slot).filter(|task| wanted(task)).any(|task| must_leave(step, task));
-        let most = if starts_first(service) || leaves { 2 } else { 1 };
+        let most = if memory.may_start_first(step, service) || leaves { 2 } else { 1 };
         if count > most {
             violations.push(format!("{count} tasks of {}.{slot} are desired running", service.spec.name));
         }
