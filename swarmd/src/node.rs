@@ -266,12 +266,15 @@ impl Node {
         Ok(true)
     }
 
-    /// A member whose certificate has expired, or that reaches no manager: a token brings it back as what it was.
-    async fn may_join_again(&self) -> bool {
+    /// A member whose certificate has expired, or that reaches no manager and is told one that it does not know: a token
+    /// brings it back as what it was.
+    async fn may_join_again(&self, managers: &[String]) -> bool {
         let membership = self.membership.lock().await;
         membership.as_ref().is_some_and(|member| {
+            let known = member.managers().addresses();
+            let is_new = |named: &String| address::manager(named).is_ok_and(|named| !known.contains(&named));
             let expired = member.credentials().has_expired(SystemTime::now());
-            member.is_lost() || matches!(expired, Ok(true))
+            member.is_lost() && managers.iter().any(is_new) || matches!(expired, Ok(true))
         })
     }
 

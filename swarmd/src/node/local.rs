@@ -166,7 +166,7 @@ impl Local for LocalService {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::LocalStatus>, Status> {
         let _change = self.0.change.lock().await;
         let request = request.into_inner();
-        if self.0.may_join_again().await {
+        if self.0.may_join_again(&request.managers).await {
             self.join_again(request).await.map_err(|error| told(&error))?;
             return Ok(self.answer().await);
         }
