@@ -25,6 +25,8 @@ pub struct Memory {
     down: BTreeMap<(ServiceId, u32), (u64, Timestamp)>,
     /// Since when a task is seen running, and when it was last.
     running: BTreeMap<TaskId, (Timestamp, Timestamp)>,
+    /// What updates were allowed, and when last.
+    allowed: BTreeMap<(ServiceId, u64), Timestamp>,
 }
 
 pub fn check(step: &Step<'_>, seen: &Seen, memory: &mut Memory) -> Vec<String> {
@@ -45,9 +47,10 @@ pub fn check(step: &Step<'_>, seen: &Seen, memory: &mut Memory) -> Vec<String> {
     memory.settle(step, seen);
     for service in taken.iter().filter_map(|id| step.after.services.get(id)) {
         let down = memory.down.range((service.id, 0)..=(service.id, u32::MAX)).count() as u64;
-        // The entry may hold what the leader decided by the spec before, beside the change of the spec.
-        let before = step.before.services.get(&service.id).unwrap_or(service);
-        let allowed = allowed(service).zip(allowed(before)).map(|(now, before)| now.max(before));
+        // The leader may have decided by a spec that the operator replaced while the plan was on its way.
+        let lately =
+            memory.allowed.range((service.id, 0)..=(service.id, u64::MAX)).map(|((_, most), _)| *most);
+        let allowed = allowed(service).map(|now| lately.fold(now, u64::max));
         if let Some(allowed) = allowed.filter(|allowed| down > *allowed) {
             violations.push(format!(
                 "the update of {} holds {down} slots down, {allowed} allowed",
@@ -81,7 +84,7 @@ fn served(step: &Step<'_>, seen: &Seen, memory: &Memory, task: &Task, service: &
         && !others.any(|other| lately(other.id))
 }
 
-/// `None`: no bound.
+/// `None`: no update is under way.
 fn allowed(service: &Service) -> Option<u64> {
     let policy = match service.update.as_ref()?.state {
         UpdateState::Updating => &service.spec.update,
@@ -91,11 +94,15 @@ fn allowed(service: &Service) -> Option<u64> {
         | UpdateState::RollbackPaused
         | UpdateState::RollbackCompleted => return None,
     };
-    (policy.parallelism > 0).then_some(policy.parallelism)
+    Some(if policy.parallelism == 0 { u64::MAX } else { policy.parallelism })
 }
 
 impl Memory {
     fn note(&mut self, step: &Step<'_>, seen: &Seen) {
+        let services = step.before.services.values();
+        let allowed = services.filter_map(|service| Some(((service.id, allowed(service)?), step.now)));
+        self.allowed.extend(allowed);
+        self.allowed.retain(|_, at| step.now.since(*at) < DECIDED_BEFORE);
         self.running.retain(|id, _| step.after.tasks.contains_key(id));
         for id in step.after.tasks.keys().filter(|id| seen.state(**id) == Some(TaskState::Running)) {
             self.running.entry(*id).or_insert((step.now, step.now)).1 = step.now;
