@@ -33,6 +33,7 @@ pub(crate) use capture::Unsaved;
 pub(crate) use object::DecodeError;
 pub use operators::Operators;
 pub use removed::RemovedNodes;
+use removed::RemovedServices;
 pub(crate) use service::ServiceRecord;
 
 use indexes::Indexes;
@@ -51,6 +52,7 @@ pub(crate) struct Store {
     operators: Operators,
     audit: audit::Audit,
     services: OrdMap<ServiceId, ServiceRecord>,
+    removed_services: RemovedServices,
     tasks: OrdMap<TaskId, Arc<Task>>,
     images: OrdMap<String, Arc<Image>>,
     indexes: Indexes,
@@ -69,6 +71,7 @@ impl PartialEq for Store {
             && self.operators == other.operators
             && self.audit == other.audit
             && self.services == other.services
+            && self.removed_services == other.removed_services
             && self.tasks == other.tasks
             && self.images == other.images
             && self.indexes == other.indexes
@@ -150,6 +153,11 @@ impl Store {
     /// A service with its mark of removal: kept until its last task is gone.
     pub fn service_record(&self, id: ServiceId) -> Option<&ServiceRecord> {
         self.services.get(&id)
+    }
+
+    /// Whether the id was that of a service that is removed and forgotten: nothing may take it again.
+    pub fn was_service(&self, id: ServiceId) -> bool {
+        self.removed_services.get(id).is_some()
     }
 
     /// Services that were not removed.
@@ -239,6 +247,7 @@ impl Store {
             .chain(self.operators.removed().map(|(id, _)| Key::RemovedOperator(*id)))
             .chain(self.audit.pages().map(|(trail, number)| Key::Events(trail, number)))
             .chain(self.services.keys().map(|id| Key::Service(*id)))
+            .chain(self.removed_services.ids().map(Key::RemovedService))
             .chain(self.tasks.keys().map(|id| Key::Task(*id)))
             .chain(self.images.keys().map(|name| Key::Image(name.clone())));
         keys.filter_map(|key| self.encode(&key))

@@ -35,6 +35,11 @@ impl Desk<'_> {
                 )))
             };
         }
+        if self.store.was_service(id) {
+            return Err(ApiError::FailedPrecondition(format!(
+                "request id {id} was used for a service that was removed since; use a new one"
+            )));
+        }
         if let Some(holder) = self.store.service_called(&spec.name) {
             return Err(name_taken(&spec.name, &format!("service {}", holder.id)));
         }

@@ -145,7 +145,7 @@ impl Store {
                 self.set_update_status(service, revision, update)
             }
             Action::RemoveService { service } => self.remove_service(stamp, service),
-            Action::ForgetService { service } => self.forget_service(service),
+            Action::ForgetService { service } => self.forget_service(stamp, service),
             Action::CreateTask(task) => self.create_task(stamp, task),
             Action::PlaceTask { task, node, address } => self.place_task(stamp, task, (node, address)),
             Action::SetDesired { task, desired } => self.set_desired(stamp, task, desired),

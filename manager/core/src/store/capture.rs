@@ -41,6 +41,7 @@ impl Store {
             cluster: self.cluster.clone(),
             nodes: self.nodes.clone(),
             services: self.services.clone(),
+            removed_services: self.removed_services.clone(),
             tasks: self.tasks.clone(),
             images: self.images.clone(),
             removed: self.removed.clone(),

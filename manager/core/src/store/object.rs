@@ -24,6 +24,7 @@ const OPERATOR: u8 = 7;
 const REMOVED_OPERATOR: u8 = 8;
 const CHANGES: u8 = 9;
 const TASK_EVENTS: u8 = 10;
+const REMOVED_SERVICE: u8 = 11;
 
 /// Names one object of the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +33,7 @@ pub(super) enum Key {
     Cluster,
     Node(NodeId),
     Service(ServiceId),
+    RemovedService(ServiceId),
     Task(TaskId),
     Image(String),
     RemovedNode(NodeId),
@@ -62,6 +64,7 @@ impl Key {
             Self::Cluster => vec![CLUSTER],
             Self::Node(id) => with_id(NODE, id.0),
             Self::Service(id) => with_id(SERVICE, id.0),
+            Self::RemovedService(id) => with_id(REMOVED_SERVICE, id.0),
             Self::Task(id) => with_id(TASK, id.0),
             Self::Image(name) => [&[IMAGE][..], name.as_bytes()].concat(),
             Self::RemovedNode(id) => with_id(REMOVED_NODE, id.0),
@@ -90,6 +93,7 @@ impl Store {
             Key::Cluster => self.cluster.as_deref().map(encode),
             Key::Node(id) => self.nodes.get(id).map(|node| encode(&**node)),
             Key::Service(id) => self.services.get(id).map(encode),
+            Key::RemovedService(id) => self.removed_services.get(*id).map(|index| encode(&(*id, index))),
             Key::Task(id) => self.tasks.get(id).map(|task| encode(&**task)),
             Key::Image(name) => self.images.get(name).map(|image| encode(&**image)),
             Key::RemovedNode(id) => self.removed.get(*id).map(|record| encode(&(*id, *record))),
@@ -114,6 +118,10 @@ impl Store {
                     self.indexes.add_service(&record.service);
                 }
                 self.services.insert(record.service.id, record);
+            }
+            Some(&REMOVED_SERVICE) => {
+                let (id, index) = decode(object)?;
+                self.removed_services.insert(id, index);
             }
             Some(&TASK) => self.put_task(Arc::new(decode::<Task>(object)?)),
             Some(&IMAGE) => {

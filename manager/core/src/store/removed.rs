@@ -1,7 +1,8 @@
-//! Nodes that were removed, as long as a certificate of theirs may be valid: every manager refuses them.
+//! What was removed and must not come back: nodes, as long as a certificate of theirs may be valid (every manager refuses
+//! them), and services, whose creation a client or the network may repeat.
 
-use imbl::OrdMap;
-use swarm_model::{NodeId, RemovedNode, Timestamp};
+use imbl::{OrdMap, OrdSet};
+use swarm_model::{NodeId, RemovedNode, ServiceId, Timestamp};
 
 /// Records that are kept. Beyond it the one that expires first goes: the leader refuses who is no member all the same.
 const MAX_REMOVED: usize = 65_536;
@@ -49,9 +50,54 @@ impl RemovedNodes {
     }
 }
 
+/// Forgotten services whose ids are remembered. A request is repeated within seconds.
+const MAX_REMOVED_SERVICES: usize = 16_384;
+
+/// Ids of the services that were forgotten last, each with the log index of that. A clone is cheap, and stays as it is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct RemovedServices {
+    indexes: OrdMap<ServiceId, u64>,
+    by_index: OrdSet<(u64, ServiceId)>,
+}
+
+impl RemovedServices {
+    pub fn get(&self, service: ServiceId) -> Option<u64> {
+        self.indexes.get(&service).copied()
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = ServiceId> {
+        self.indexes.keys().copied()
+    }
+
+    /// Returns the one that is too much, if any.
+    pub(super) fn insert(&mut self, service: ServiceId, index: u64) -> Option<ServiceId> {
+        self.indexes.insert(service, index);
+        self.by_index.insert((index, service));
+        if self.indexes.len() <= MAX_REMOVED_SERVICES {
+            return None;
+        }
+        let (first, oldest) = *self.by_index.get_min()?;
+        self.by_index.remove(&(first, oldest));
+        self.indexes.remove(&oldest);
+        Some(oldest)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_services_that_were_forgotten_last_are_remembered() {
+        let mut removed = RemovedServices::default();
+        for number in 0..MAX_REMOVED_SERVICES {
+            assert_eq!(removed.insert(ServiceId::from_u128(number as u128), 5 + number as u64), None);
+        }
+        assert_eq!(removed.insert(ServiceId::from_u128(u128::MAX), 1 << 40), Some(ServiceId::from_u128(0)));
+        assert_eq!(removed.get(ServiceId::from_u128(0)), None);
+        assert_eq!(removed.get(ServiceId::from_u128(1)), Some(6));
+        assert_eq!(removed.ids().count(), MAX_REMOVED_SERVICES);
+    }
 
     #[test]
     fn records_go_when_their_certificates_have_expired_or_there_are_too_many() {

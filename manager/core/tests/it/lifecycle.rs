@@ -305,6 +305,20 @@ fn a_repeated_creation_answers_the_same_service() {
 }
 
 #[test]
+fn a_creation_that_arrives_again_after_the_removal_makes_nothing() {
+    let mut world = World::with_agents(15, 1, 1);
+    let spec = Arc::new(specs::service("web", 1));
+    let create = Request::CreateService { spec, request_id: Some(swarm_model::Id::from_u128(77)) };
+    world.ask(create.clone()).unwrap();
+    world.wait_running("web", 1);
+    world.ask(Request::RemoveService { service: "web".to_owned() }).unwrap();
+    world.run_until("its task is gone", |world| world.mirror.tasks.is_empty());
+    let refused = world.ask(create).unwrap_err();
+    assert!(refused.to_string().contains("removed"), "{refused}");
+    assert!(world.mirror.services.is_empty());
+}
+
+#[test]
 fn a_removed_node_is_refused_and_its_tasks_run_elsewhere() {
     let mut world = World::with_agents(16, 1, 3);
     create(&mut world, &specs::service("web", 3));

@@ -14,7 +14,7 @@ use crate::store::{ServiceRecord, Store};
 
 impl Store {
     pub(super) fn create_service(&mut self, stamp: Stamp, service: Service) -> Result {
-        if self.services.contains_key(&service.id) {
+        if self.services.contains_key(&service.id) || self.was_service(service.id) {
             return Err(ApplyError::IdTaken("service"));
         }
         if self.indexes.service_called(&service.spec.name).is_some() {
@@ -100,7 +100,7 @@ impl Store {
         Ok(Changed::ServiceRemoved(service))
     }
 
-    pub(super) fn forget_service(&mut self, id: ServiceId) -> Result {
+    pub(super) fn forget_service(&mut self, stamp: Stamp, id: ServiceId) -> Result {
         if self.services.get(&id).is_none_or(|record| !record.removed) {
             return Err(ApplyError::Gone("removed service"));
         }
@@ -108,7 +108,9 @@ impl Store {
             return Err(ApplyError::HasTasks);
         }
         self.services.remove(&id);
-        self.unsaved.insert(Key::Service(id));
+        let too_much = self.removed_services.insert(id, stamp.index);
+        self.unsaved.extend([Key::Service(id), Key::RemovedService(id)]);
+        self.unsaved.extend(too_much.map(Key::RemovedService));
         Ok(Changed::ServiceForgotten(id))
     }
 }
