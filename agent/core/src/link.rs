@@ -1,8 +1,9 @@
 //! Which manager to speak to, and when to try again.
 //!
 //! A manager that does not lead names the leader, who is tried at once. Everything else that ends a session is followed
-//! by a pause, with jitter, and by the next manager of the list, which is another one if there is any. The pause doubles with each round of the list, up to a
-//! ceiling: one dead manager must not keep the node from the others.
+//! by a pause, with jitter, and by the next manager of the list, which is another one if there is any. The pause doubles
+//! with each round of the list, up to a ceiling. Managers that cannot be reached share one pause: however many of them are
+//! dead, each round comes to the one that lives.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use swarm_model::Timestamp;
 
 use crate::{Closed, SessionId};
 
-/// First and longest pause before another attempt. The ceiling is a few times a manager's election, and well below the
-/// 3 s after which a new leader takes a silent node for lost.
+/// First and longest pause before another attempt; of a round of the list where managers cannot be reached. The ceiling is
+/// a few times a manager's election, and well below the 3 s after which a new leader takes a silent node for lost.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Whoever runs the agent ends it when the node was removed; should that not come about, managers are asked no more often.
@@ -165,13 +166,13 @@ impl Dialer {
             }
             Closed::NotLeader { .. } => {
                 self.redirects = 0;
-                Some(self.pause(now, "the managers have no leader now".to_owned()))
+                Some(self.pause(now, 1, "the managers have no leader now".to_owned()))
             }
             Closed::Removed => {
                 self.last_error = "this node was removed from the cluster".to_owned();
                 Some(now + REMOVED_PAUSE)
             }
-            Closed::Failed(error) => Some(self.pause(now, error)),
+            Closed::Failed(error) => Some(self.pause(now, self.known(), error)),
         }
     }
 
@@ -183,12 +184,17 @@ impl Dialer {
         }
     }
 
-    fn pause(&mut self, now: Timestamp, error: String) -> Timestamp {
+    fn known(&self) -> u32 {
+        u32::try_from(self.managers.len().max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// `share`: of so many managers the pause is.
+    fn pause(&mut self, now: Timestamp, share: u32, error: String) -> Timestamp {
         self.last_error = error;
-        let rounds = self.failures / u32::try_from(self.managers.len().max(1)).unwrap_or(u32::MAX);
+        let rounds = self.failures / self.known();
         let doubled = FIRST_PAUSE * 2u32.pow(rounds.min(10));
         self.failures = self.failures.saturating_add(1);
-        let longest = doubled.min(LONGEST_PAUSE);
+        let longest = doubled.min(LONGEST_PAUSE) / share;
         let micros = u64::try_from(longest.as_micros()).expect("seconds");
         // Half of it at least, so that a crowd spreads without anybody hammering.
         now + Duration::from_micros(micros / 2 + self.jitter.below(micros / 2 + 1))
@@ -270,7 +276,7 @@ mod tests {
             let (session, manager) = dialer.dial().unwrap();
             seen.push(manager);
             let at = dialer.closed(Timestamp::ZERO, session, Closed::Failed("refused".to_owned())).unwrap();
-            let longest = (FIRST_PAUSE * 2u32.pow(attempt / 2)).min(LONGEST_PAUSE);
+            let longest = (FIRST_PAUSE * 2u32.pow(attempt / 2)).min(LONGEST_PAUSE) / 2;
             let pause = at.since(Timestamp::ZERO);
             assert!(pause >= longest / 2 && pause <= longest, "{attempt}: {pause:?}");
         }

@@ -36,11 +36,12 @@ impl Consensus {
         heard.chain([self.raw.raft.id]).collect()
     }
 
-    /// Whether a member has nearly all of this leader's log. Not whether raft-rs replicates to it eagerly: after a snapshot
-    /// it does so only with the next entry.
+    /// Whether a member has nearly all of this leader's log on its disk, and anything at all. Not whether raft-rs replicates
+    /// to it eagerly: after a snapshot it does so only with the next entry.
     pub fn has_caught_up(&self, peer: u64) -> bool {
         let last = self.raw.raft.raft_log.last_index();
-        self.raw.raft.prs().get(peer).is_some_and(|progress| progress.matched + MAX_BEHIND >= last)
+        let has_enough = |matched: u64| matched > 0 && matched + MAX_BEHIND >= last;
+        self.raw.raft.prs().get(peer).is_some_and(|progress| has_enough(progress.matched))
     }
 
     /// Leads, and neither a change of the membership nor a hand-over is under way.
