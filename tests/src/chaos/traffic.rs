@@ -20,6 +20,7 @@ pub struct Traffic {
 struct Shared {
     stop: AtomicBool,
     requests: AtomicU64,
+    ended: AtomicU64,
     failed: AtomicU64,
     last_failure: Mutex<String>,
 }
@@ -34,7 +35,12 @@ impl Traffic {
         Self { shared, client }
     }
 
+    /// Of all requests that began until now: waits for the one under way, which may have met an earlier fault.
     pub fn failed(&self) -> u64 {
+        let begun = self.shared.requests.load(Ordering::Relaxed);
+        while self.shared.ended.load(Ordering::Acquire) < begun && !self.client.is_finished() {
+            std::thread::sleep(PAUSE);
+        }
         self.shared.failed.load(Ordering::Relaxed)
     }
 
@@ -61,6 +67,7 @@ impl Shared {
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
             }
+            self.ended.fetch_add(1, Ordering::Release);
             std::thread::sleep(PAUSE);
         }
     }
