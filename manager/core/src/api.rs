@@ -106,8 +106,8 @@ pub enum Request {
     Peek(Box<Request>),
     /// What this manager knows by itself: answered at once, with a leader or without. Not linearizable. -> `OwnState`
     GetOwnState,
-    /// All that a watcher starts from, as changes. -> `Snapshot`
-    Snapshot { service: Option<String> },
+    /// All that a watcher starts from, as changes; tasks only where they are wanted, they may be many. -> `Snapshot`
+    Snapshot { service: Option<String>, tasks: bool },
 }
 
 #[derive(Debug, Clone)]

@@ -133,8 +133,8 @@ pub(crate) fn read(sight: &Sight<'_>, request: Request, sequence: u64) -> Result
         Request::Capture => Response::Capture(store.capture(sight.leader.term())),
         Request::ListOperators => operators(store),
         Request::ListEvents(query) => events(store, &query)?,
-        Request::Snapshot { service } => {
-            Response::Snapshot { sequence, index: store.applied(), changes: snapshot(sight, service)? }
+        Request::Snapshot { service, tasks } => {
+            Response::Snapshot { sequence, index: store.applied(), changes: snapshot(sight, service, tasks)? }
         }
         Request::Peek(_) => unreachable!("peeking waits for nobody"),
         Request::GetOwnState => unreachable!("answered before anything else"),
@@ -243,16 +243,17 @@ fn tasks(
     })
 }
 
-fn snapshot(sight: &Sight<'_>, service: Option<String>) -> Result<Vec<Change>, ApiError> {
+fn snapshot(sight: &Sight<'_>, service: Option<String>, tasks: bool) -> Result<Vec<Change>, ApiError> {
     let store = sight.store;
     let nodes = store.nodes().map(|node| Change::Node(sight.node(node)));
+    let change = |task: &Arc<Task>| Change::Task(sight.task(task));
     let Some(query) = service else {
         let services = store.services().map(|it| Change::Service(sight.service(it)));
-        let tasks = store.tasks().map(|task| Change::Task(sight.task(task)));
         let images = store.images().map(|image| Change::Image(image.clone()));
+        let tasks = store.tasks().filter(|_| tasks).map(change);
         return Ok(nodes.chain(services).chain(tasks).chain(images).collect());
     };
     let service = lookup::service(store, &query)?;
-    let tasks = store.tasks_of_service(service.id).map(|task| Change::Task(sight.task(task)));
+    let tasks = store.tasks_of_service(service.id).filter(|_| tasks).map(change);
     Ok(nodes.chain([Change::Service(sight.service(service))]).chain(tasks).collect())
 }

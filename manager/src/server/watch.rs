@@ -49,7 +49,8 @@ impl Watch for WatchCalls {
         let room = room.map_err(|_| Status::resource_exhausted("this manager has too many watches"))?;
         // First the changes, then what is there: so nothing falls between.
         let publications = self.engine.publications();
-        let ask = Ask::Snapshot { service: filter.service.map(|service| service.to_string()) };
+        let service = filter.service.map(|service| service.to_string());
+        let ask = Ask::Snapshot { service, tasks: filter.tasks };
         let start = match self.engine.request(ask).await.map_err(|error| from_api(&error))? {
             Answer::Snapshot { sequence, index, changes } => Start { sequence, index, changes },
             other => unreachable!("Snapshot is answered by a snapshot, not by {other:?}"),

@@ -176,7 +176,7 @@ impl World {
         self.tell_manager(
             manager,
             life,
-            Event::Request { id, by: None, request: Request::Snapshot { service: None } },
+            Event::Request { id, by: None, request: Request::Snapshot { service: None, tasks: true } },
         );
     }
 

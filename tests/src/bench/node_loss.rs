@@ -75,15 +75,14 @@ fn lose(
     let leader = runtime.block_on(managers.leader())?;
     let operator = runtime.block_on(managers.operator(leader))?;
     let image = v1::ImageRef { name: IMAGE.to_owned(), ..v1::ImageRef::default() };
-    let mut service =
-        runtime.block_on(operator.run(service_spec("web", image, REPLICAS), REPLICAS as usize))?;
+    let mut service = runtime.block_on(operator.run(service_spec("web", image, REPLICAS), REPLICAS))?;
     let victim = MANAGERS + WORKERS;
     let host = format!("node-{victim}");
     let theirs = managers.cluster.running("web").iter().filter(|task| task.node == host).count();
     ensure!(theirs > 0, "no task runs on {host}");
     let begin = Instant::now();
     fault(&mut managers, victim);
-    runtime.block_on(operator.replaced(&mut service, theirs))?;
+    runtime.block_on(operator.replaced(&mut service))?;
     Ok(begin.elapsed())
 }
 

@@ -1,6 +1,5 @@
 //! An operator of a cluster: makes services, and sees when their tasks run.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,9 +26,9 @@ pub struct Operator {
 #[derive(Debug)]
 pub struct Service {
     id: String,
+    replicas: u32,
     /// From the call until the last task was seen to run.
     pub took: Duration,
-    tasks: BTreeSet<String>,
     watch: Streaming<v1::WatchEvent>,
 }
 
@@ -94,21 +93,16 @@ impl Operator {
     /// Makes a service and waits until all of its tasks run.
     ///
     /// # Errors
-    /// It is refused, or a task ends.
-    pub async fn run(&self, spec: v1::ServiceSpec, replicas: usize) -> anyhow::Result<Service> {
-        let watch = self.watch_tasks().await?;
+    /// It is refused, or its tasks do not come up.
+    pub async fn run(&self, spec: v1::ServiceSpec, replicas: u32) -> anyhow::Result<Service> {
+        let watch = self.watch_services().await?;
         let begin = Instant::now();
         let mut services = v1::services_client::ServicesClient::new(self.channel.clone());
         let request = v1::CreateServiceRequest { spec: Some(spec), request_id: String::new() };
         let created =
             services.create(request).await?.into_inner().service.context("no service in the answer")?;
-        let mut service = Service { id: created.id, took: Duration::ZERO, tasks: BTreeSet::new(), watch };
-        while service.tasks.len() < replicas {
-            match service.next_event().await? {
-                Event::Task(task) if task.service_id == service.id => service.observe(task)?,
-                _ => {}
-            }
-        }
+        let mut service = Service { id: created.id, replicas, took: Duration::ZERO, watch };
+        service.wait(|running| running >= replicas).await?;
         service.took = begin.elapsed();
         Ok(service)
     }
@@ -116,7 +110,7 @@ impl Operator {
     /// Changes how many tasks a service has and waits until so many run; only upwards.
     ///
     /// # Errors
-    /// It is refused, or a task ends.
+    /// It is refused, or its tasks do not come up.
     pub async fn scale(&self, service: &mut Service, replicas: u32) -> anyhow::Result<Duration> {
         let mut services = v1::services_client::ServicesClient::new(self.channel.clone());
         let current = services.get(v1::GetServiceRequest { service: service.id.clone() }).await?.into_inner();
@@ -127,59 +121,43 @@ impl Operator {
         let begin = Instant::now();
         let update = v1::UpdateServiceRequest { service_id: current.id, version, spec: Some(spec) };
         services.update(update).await?;
-        while service.tasks.len() < replicas as usize {
-            match service.next_event().await? {
-                Event::Task(task) if task.service_id == service.id => service.observe(task)?,
-                _ => {}
-            }
-        }
+        service.replicas = replicas;
+        service.wait(|running| running >= replicas).await?;
         Ok(begin.elapsed())
     }
 
-    /// Waits until tasks of a service that were not seen before run, so many of them; tasks may end.
+    /// Waits until the service lacks tasks, and has them all again.
     ///
     /// # Errors
     /// Nothing happens for minutes.
-    pub async fn replaced(&self, service: &mut Service, count: usize) -> anyhow::Result<()> {
-        let known = service.tasks.clone();
-        while service.tasks.difference(&known).count() < count {
-            match service.next_event().await? {
-                Event::Task(task)
-                    if task.service_id == service.id
-                        && task.status.as_ref().is_some_and(|it| it.state() == v1::TaskState::Running) =>
-                {
-                    service.tasks.insert(task.id);
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+    pub async fn replaced(&self, service: &mut Service) -> anyhow::Result<()> {
+        let replicas = service.replicas;
+        service.wait(|running| running < replicas).await?;
+        service.wait(|running| running >= replicas).await
     }
 
-    /// Watches a service at this manager from now on.
+    /// Removes a service and waits until no task is left in the cluster.
     ///
     /// # Errors
-    /// The manager cannot be reached.
-    pub async fn follow(&self, service: Service) -> anyhow::Result<Service> {
-        Ok(Service { watch: self.watch_tasks().await?, ..service })
-    }
-
-    /// Removes a service and waits until its tasks are forgotten.
-    pub async fn remove(&self, mut service: Service) -> anyhow::Result<()> {
+    /// It is refused, or tasks stay for minutes.
+    pub async fn remove(&self, service: Service) -> anyhow::Result<()> {
         let mut services = v1::services_client::ServicesClient::new(self.channel.clone());
-        services.remove(v1::RemoveServiceRequest { service_id: service.id.clone() }).await?;
-        while !service.tasks.is_empty() {
-            if let Event::RemovedTaskId(id) = service.next_event().await? {
-                service.tasks.remove(&id);
+        services.remove(v1::RemoveServiceRequest { service_id: service.id }).await?;
+        let end = Instant::now() + LIMIT;
+        loop {
+            match self.cluster().await?.tasks {
+                0 => return Ok(()),
+                left if Instant::now() > end => bail!("{left} tasks are left"),
+                _ => tokio::time::sleep(POLL).await,
             }
         }
-        Ok(())
     }
 
-    /// Begins where everything that exists has been told.
-    async fn watch_tasks(&self) -> anyhow::Result<Streaming<v1::WatchEvent>> {
+    /// Begins where everything that exists has been told. Tasks are not told one by one: a hundred thousand of them would
+    /// be more work than what is measured.
+    async fn watch_services(&self) -> anyhow::Result<Streaming<v1::WatchEvent>> {
         let mut client = v1::watch_client::WatchClient::new(self.channel.clone());
-        let request = v1::WatchRequest { tasks: true, ..v1::WatchRequest::default() };
+        let request = v1::WatchRequest { services: true, ..v1::WatchRequest::default() };
         let mut watch = client.watch(request).await?.into_inner();
         while !matches!(next(&mut watch).await?, Event::Synced(_)) {}
         Ok(watch)
@@ -187,22 +165,16 @@ impl Operator {
 }
 
 impl Service {
-    async fn next_event(&mut self) -> anyhow::Result<Event> {
-        next(&mut self.watch).await
-    }
-
-    fn observe(&mut self, task: v1::Task) -> anyhow::Result<()> {
-        let status = task.status.unwrap_or_default();
-        match status.state() {
-            v1::TaskState::Running => {
-                self.tasks.insert(task.id);
+    /// Until as many of its tasks run as is asked for.
+    async fn wait(&mut self, enough: impl Fn(u32) -> bool) -> anyhow::Result<()> {
+        loop {
+            match next(&mut self.watch).await? {
+                Event::Service(service) if service.id == self.id && enough(service.running_tasks) => {
+                    return Ok(());
+                }
+                _ => {}
             }
-            state if state > v1::TaskState::Running => {
-                bail!("task {}.{} is {state:?}: {}", task.service_name, task.slot, status.error);
-            }
-            _ => {}
         }
-        Ok(())
     }
 }
 

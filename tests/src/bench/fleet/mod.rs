@@ -84,7 +84,7 @@ async fn round(
     let spec = service_spec(&format!("web-{number}"), image, options.replicas);
     let entries = operator.log_entries().await?;
     let before = (Usage::of(manager.pid())?, Usage::of(std::process::id())?);
-    let service = operator.run(spec, options.replicas as usize).await?;
+    let service = operator.run(spec, options.replicas).await?;
     let after = (Usage::of(manager.pid())?, Usage::of(std::process::id())?);
     let log_entries = operator.log_entries().await? - entries;
     check(options, fleet)?;

@@ -100,7 +100,6 @@ async fn serves(managers: &Managers, number: u16) -> anyhow::Result<()> {
 
 async fn remove(managers: &Managers, leader: u16, service: Service) -> anyhow::Result<Phase> {
     let operator = managers.operator(leader).await?;
-    let service = operator.follow(service).await?;
     let (before, begin) = (used(managers, leader)?, Instant::now());
     operator.remove(service).await?;
     Ok(phase("all removed", begin.elapsed(), &before, &used(managers, leader)?))
@@ -127,7 +126,7 @@ async fn measure(
     let (entries, bytes) = (operator.log_entries().await?, managers.log_bytes(leader)?);
     let image = v1::ImageRef { name: "shop/web:1".to_owned(), no_resolve: true, ..v1::ImageRef::default() };
     let before = used(managers, leader)?;
-    let mut service = operator.run(service_spec("web", image, replicas), replicas as usize).await?;
+    let mut service = operator.run(service_spec("web", image, replicas), replicas).await?;
     phases.push(phase("all replicas run", service.took, &before, &used(managers, leader)?));
     let entries = operator.log_entries().await? - entries;
     let bytes = managers.log_bytes(leader)? - bytes;

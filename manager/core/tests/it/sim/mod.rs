@@ -302,7 +302,7 @@ impl World {
             self.mirror_request = Some(id);
             self.deliver(
                 index,
-                Event::Request { id, by: None, request: Request::Snapshot { service: None } },
+                Event::Request { id, by: None, request: Request::Snapshot { service: None, tasks: true } },
             );
         }
     }
@@ -544,7 +544,7 @@ impl World {
 
     /// Everything that the leader would tell a new watcher.
     pub fn snapshot(&mut self) -> Vec<Change> {
-        match self.ask(Request::Snapshot { service: None }) {
+        match self.ask(Request::Snapshot { service: None, tasks: true }) {
             Ok(Response::Snapshot { changes, .. }) => changes,
             other => panic!("snapshot: {other:?}"),
         }
