@@ -20,6 +20,9 @@ const MAX_ENTRIES_PER_SECOND: u64 = 2_000_000;
 const MESSAGE_ENTRIES: u64 = 100;
 /// Longest distance between two versions; a backend that appears or goes waits no longer for its turn.
 const MAX_DISTANCE: Duration = Duration::from_millis(250);
+/// Nodes alone may wait longer, until a backend takes them along: while thousands of them join, each version goes to all.
+const NODES_FACTOR: u32 = 10;
+const MAX_NODES_DISTANCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 struct Port {
@@ -67,6 +70,8 @@ pub(crate) struct Mesh {
     /// Nothing is sent before what runs is known: agents keep what the leader before sent.
     open: bool,
     not_before: Timestamp,
+    /// The same for a version that only tells of nodes.
+    nodes_not_before: Timestamp,
 }
 
 impl Mesh {
@@ -86,6 +91,7 @@ impl Mesh {
             behind: BTreeSet::new(),
             open: false,
             not_before: Timestamp::ZERO,
+            nodes_not_before: Timestamp::ZERO,
         }
     }
 
@@ -204,14 +210,22 @@ impl Mesh {
 
     /// When a flush has something to do that now it may not.
     pub fn next_flush(&self) -> Option<Timestamp> {
-        (self.open && !self.dirty.is_empty()).then_some(self.not_before)
+        self.due().filter(|_| self.open)
+    }
+
+    /// When the changes may be cut; `None`: there are none.
+    fn due(&self) -> Option<Timestamp> {
+        self.dirty.last().map(|last| match last {
+            Row::Port(..) => self.not_before,
+            Row::Node(_) => self.nodes_not_before,
+        })
     }
 
     pub fn flush(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         if !self.open {
             return;
         }
-        if !self.dirty.is_empty() && now >= self.not_before || self.version == 0 {
+        if self.due().is_some_and(|due| now >= due) || self.version == 0 {
             self.cut_version(now);
         }
         let mut last: Option<(Option<u64>, MeshDelta)> = None;
@@ -247,7 +261,9 @@ impl Mesh {
             entries += self.size(row);
         }
         let cost = entries * self.copies.len() as u64 * 1_000_000 / MAX_ENTRIES_PER_SECOND;
-        self.not_before = now + Duration::from_micros(cost).min(MAX_DISTANCE);
+        let cost = Duration::from_micros(cost);
+        self.not_before = now + cost.min(MAX_DISTANCE);
+        self.nodes_not_before = now + (cost * NODES_FACTOR).min(MAX_NODES_DISTANCE);
         let idle =
             self.copies.iter().filter(|(_, copy)| copy.sent.is_none_or(|sent| sent == copy.acknowledged));
         self.behind.extend(idle.map(|(node, _)| *node));

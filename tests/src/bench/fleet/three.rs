@@ -35,7 +35,9 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let load = load_average();
     let mut managers = Managers::with_spare(options.managers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let (mut report, fleet, service) = runtime.block_on(measure(options, &managers, &load))?;
+    let (mut report, fleet, service) = runtime
+        .block_on(measure(options, &managers, &load))
+        .inspect_err(|_| eprintln!("{}", managers.cluster.logs()))?;
     join(&runtime, &managers, &mut report)?;
     restart(&runtime, &mut managers, &mut report)?;
     if options.rounds > 1 {
