@@ -40,7 +40,7 @@ const MAX_WAITING: usize = 16_384;
 const MAX_BATCH: usize = 4_096;
 /// And how long it may take them in. Some events are a hundred times others.
 const MAX_TAKING_IN: Duration = Duration::from_millis(20);
-/// A batch that took longer is logged: heartbeats to the other managers wait behind it, and elections come after 300 ms.
+/// A batch that took longer is logged: heartbeats to the other managers wait behind it, and elections come after 600 ms.
 const SLOW_BATCH: Duration = Duration::from_millis(100);
 /// Batches of changes that a watcher may be behind before it is cut.
 const PUBLICATIONS_KEPT: usize = 1_024;
