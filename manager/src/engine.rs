@@ -5,11 +5,12 @@
 
 mod clock;
 mod disk;
+mod inbox;
+mod run;
 mod sessions;
 mod space;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,38 +18,31 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use swarm_manager_core::api::{ApiError, Request, Response};
 use swarm_manager_core::door::{
-    Capture, Config, Effect, Event, Leadership, Member, Operators, Publication, Recovered, RemovedNodes,
-    RequestId,
+    Capture, Config, Event, Leadership, Member, Operators, Publication, Recovered, RemovedNodes,
 };
 use swarm_manager_core::{ManagerCore, StartError};
 use swarm_model::{Actor, Autolock, EventId, ManagerMessage, NodeId, Registration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
-use tracing::{debug, error, warn};
 
 use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::keys::DataKey;
 use crate::log::{LogError, LogStore, SegmentLog};
 pub use clock::Clock;
 use disk::Disk;
+use inbox::{Inbox, Item};
+use run::Outlet;
 pub use sessions::AgentSession;
 use sessions::Sessions;
 use space::Space;
 
 /// Events from outside that may wait for the core. More wait in their callers.
 const MAX_WAITING: usize = 16_384;
-/// Events that the core takes in one batch; bounds how long an acknowledgement waits for those behind it.
-const MAX_BATCH: usize = 4_096;
-/// And how long it may take them in. Some events are a hundred times others.
-const MAX_TAKING_IN: Duration = Duration::from_millis(20);
-/// A batch that took longer is logged: heartbeats to the other managers wait behind it, and elections come after 600 ms.
-const SLOW_BATCH: Duration = Duration::from_millis(100);
 /// Batches of changes that a watcher may be behind before it is cut.
 const PUBLICATIONS_KEPT: usize = 1_024;
 /// How long a leader may take to hand over when it stops.
 const STEP_DOWN: Duration = Duration::from_millis(500);
 /// A leader without space gives the others so long to make some.
 const HAND_OVER_AGAIN: Duration = Duration::from_secs(60);
-const IDLE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -98,7 +92,7 @@ pub enum Outgoing {
 pub struct Engine(Arc<Shared>);
 
 struct Shared {
-    inbox: mpsc::Sender<Item>,
+    inbox: Inbox,
     room: Arc<Semaphore>,
     sessions: Sessions,
     publications: broadcast::Sender<Arc<Publication>>,
@@ -114,13 +108,6 @@ struct Shared {
     handed_over: tokio::sync::Mutex<Option<Instant>>,
     clock: Clock,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// What waits in the inbox.
-enum Item {
-    Event(Event, Option<OwnedSemaphorePermit>),
-    Request(Option<Actor>, Request, oneshot::Sender<Result<Response, ApiError>>, OwnedSemaphorePermit),
-    Stop,
 }
 
 impl std::fmt::Debug for Engine {
@@ -163,7 +150,7 @@ impl Engine {
         disk::finish_install(&mut log, &mut held, checkpoint.as_ref()).map_err(failed)?;
         let recovered = Recovered { checkpoint, hard_state: held.hard_state, entries: held.entries };
 
-        let (inbox, events) = mpsc::channel();
+        let inbox = Inbox::default();
         let (publications, _) = broadcast::channel(PUBLICATIONS_KEPT);
         let (leads, leadership) = watch::channel(Leadership::Follower { leader: None });
         let (knows, members) = watch::channel(Vec::new());
@@ -193,9 +180,10 @@ impl Engine {
             tells,
             fails,
         };
+        let events = inbox.clone();
         let core_thread = std::thread::Builder::new()
             .name("manager-core".to_owned())
-            .spawn(move || run(core, effects, &events, outlet, clock))
+            .spawn(move || outlet.run(core, effects, &events, clock))
             .map_err(EngineError::Thread)?;
         threads.insert(0, core_thread);
         let room = Arc::new(Semaphore::new(MAX_WAITING));
@@ -388,141 +376,12 @@ impl Engine {
     }
 
     fn put(&self, item: Item) -> Result<(), ApiError> {
-        self.0.inbox.send(item).map_err(|_| stopped())
+        self.0.inbox.put(item).map_err(|_| stopped())
     }
 }
 
 fn stopped() -> ApiError {
     ApiError::Unavailable("this manager is stopping; try again, or another manager".to_owned())
-}
-
-/// The other side of the core's effects.
-struct Outlet {
-    raft_out: RaftOut,
-    disk: Disk,
-    sessions: Sessions,
-    publications: broadcast::Sender<Arc<Publication>>,
-    leads: watch::Sender<Leadership>,
-    knows: watch::Sender<Vec<Member>>,
-    refuses: watch::Sender<RemovedNodes>,
-    locks: watch::Sender<Option<Autolock>>,
-    admits: watch::Sender<Operators>,
-    tells: watch::Sender<Option<EventId>>,
-    fails: Arc<watch::Sender<bool>>,
-}
-
-/// Requests that the core has not answered yet, by number.
-#[derive(Default)]
-struct Waiting {
-    next: u64,
-    replies: std::collections::HashMap<RequestId, oneshot::Sender<Result<Response, ApiError>>>,
-}
-
-fn run(
-    mut core: ManagerCore,
-    mut effects: Vec<Effect>,
-    events: &mpsc::Receiver<Item>,
-    mut outlet: Outlet,
-    clock: Clock,
-) {
-    go_first();
-    let mut waiting = Waiting::default();
-    loop {
-        for effect in effects.drain(..) {
-            outlet.perform(effect, &mut waiting);
-        }
-        let now = clock.now();
-        let wait = core.next_wakeup().map_or(IDLE, |at| at.since(now));
-        let mut item = match events.recv_timeout(wait) {
-            Ok(item) => Some(item),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        let mut taken = 0;
-        let now = clock.now();
-        while let Some(next) = item {
-            let Some(event) = waiting.admit(next) else { return };
-            core.handle(now, event, &mut effects);
-            taken += 1;
-            let full = taken == MAX_BATCH || clock.now().since(now) >= MAX_TAKING_IN;
-            item = if full { None } else { events.try_recv().ok() };
-        }
-        core.handle(now, Event::Wakeup, &mut effects);
-        let took = clock.now().since(now);
-        if took >= SLOW_BATCH {
-            warn!(
-                took.ms = took.as_millis(),
-                events = taken,
-                effects = effects.len(),
-                "a batch of the core was slow"
-            );
-        }
-    }
-}
-
-/// Puts the calling thread before the node's containers and the manager's own connections: while it waits for a processor
-/// no heartbeat leaves, and the others elect another leader. Not being allowed to is no reason to fail.
-fn go_first() {
-    /// Some nine times the share of a container's thread.
-    const NICE: i32 = -10;
-    // On Linux that is the thread, not the process.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        debug!(%error, "the manager's thread has no priority over others");
-    }
-}
-
-impl Waiting {
-    /// The item as an event; `None` is the end.
-    fn admit(&mut self, item: Item) -> Option<Event> {
-        match item {
-            Item::Event(event, permit) => {
-                drop(permit);
-                Some(event)
-            }
-            Item::Request(by, request, reply, permit) => {
-                drop(permit);
-                self.next += 1;
-                let id = RequestId(self.next);
-                self.replies.insert(id, reply);
-                Some(Event::Request { id, by, request })
-            }
-            Item::Stop => None,
-        }
-    }
-}
-
-impl Outlet {
-    fn perform(&mut self, effect: Effect, waiting: &mut Waiting) {
-        match effect {
-            Effect::Persist(persist) => self.disk.persist(persist),
-            Effect::Checkpoint(checkpoint) => self.disk.checkpoint(checkpoint),
-            Effect::TruncateLog { up_to } => self.disk.truncate(up_to),
-            Effect::SendRaft { to, message } => (self.raft_out)(to, Outgoing::Message(message)),
-            Effect::SendSnapshot { to, message, state } => {
-                (self.raft_out)(to, Outgoing::Snapshot(message, state));
-            }
-            Effect::Reply { id, result } => {
-                if let Some(reply) = waiting.replies.remove(&id) {
-                    // The caller may have gone.
-                    let _ = reply.send(result);
-                }
-            }
-            Effect::Session { session, message } => self.sessions.message(session, message),
-            Effect::CloseSession { session, reason } => self.sessions.close(session, reason),
-            // Nobody may be watching.
-            Effect::Publish(publication) => drop(self.publications.send(Arc::new(publication))),
-            Effect::Leadership(leadership) => drop(self.leads.send(leadership)),
-            Effect::Members(members) => drop(self.knows.send(members)),
-            Effect::Removed(removed) => drop(self.refuses.send(removed)),
-            Effect::Autolock(autolock) => drop(self.locks.send(Some(autolock))),
-            Effect::Operators(operators) => drop(self.admits.send(operators)),
-            Effect::Happened(event) => drop(self.tells.send(Some(event))),
-            Effect::Stop { reason } => {
-                error!(reason, "the manager stops: it must not go on");
-                let _ = self.fails.send(true);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

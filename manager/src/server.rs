@@ -12,6 +12,7 @@ mod images;
 mod logs;
 mod nodes;
 mod operators;
+mod pending;
 mod quorum;
 mod raft;
 mod services;

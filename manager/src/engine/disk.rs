@@ -7,7 +7,7 @@ use swarm_manager_core::door::{CheckpointCut, CheckpointState, Event, Persist};
 use tokio::sync::watch;
 use tracing::error;
 
-use super::Item;
+use super::inbox::{Inbox, Item};
 use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::log::{self, LogError, LogStore};
 
@@ -60,7 +60,7 @@ impl Disk {
     pub fn start(
         log: Box<dyn LogStore>,
         store: CheckpointStore,
-        inbox: mpsc::Sender<Item>,
+        inbox: Inbox,
         fails: Arc<watch::Sender<bool>>,
     ) -> std::io::Result<(Self, Vec<JoinHandle<()>>)> {
         let (checkpoints, checkpoint_work) = mpsc::channel();
@@ -94,7 +94,7 @@ impl Disk {
 /// Tells the core and the daemon that this manager's disk is of no use any more.
 #[derive(Clone)]
 struct Failure {
-    inbox: mpsc::Sender<Item>,
+    inbox: Inbox,
     fails: Arc<watch::Sender<bool>>,
 }
 
@@ -107,7 +107,7 @@ impl Failure {
             source = cause.source();
         }
         error!(error = text, "the manager stops: its disk failed, and nothing more can be acknowledged");
-        let _ = self.inbox.send(Item::Event(Event::PersistFailed, None));
+        let _ = self.inbox.put(Item::Event(Event::PersistFailed, None));
         let _ = self.fails.send(true);
     }
 }
@@ -125,13 +125,13 @@ fn installer(checkpoints: mpsc::Sender<CheckpointWork>) -> Install {
 
 pub(super) struct LogWriter {
     pub log: Box<dyn LogStore>,
-    pub inbox: mpsc::Sender<Item>,
+    pub inbox: Inbox,
     pub install: Install,
 }
 
 impl LogWriter {
     fn run(mut self, work: &mpsc::Receiver<LogWork>, failure: &Failure) {
-        super::go_first();
+        super::run::go_first();
         while let Ok(first) = work.recv() {
             if let Err(error) = self.group(first, work) {
                 failure.report(&error);
@@ -164,7 +164,7 @@ impl LogWriter {
             self.log.sync()?;
         }
         for ready in written {
-            let _ = self.inbox.send(Item::Event(Event::Persisted { ready }, None));
+            let _ = self.inbox.put(Item::Event(Event::Persisted { ready }, None));
         }
         if let Some(up_to) = truncate {
             self.log.truncate(up_to)?;
@@ -184,7 +184,7 @@ impl LogWriter {
 
 struct CheckpointWriter {
     store: CheckpointStore,
-    inbox: mpsc::Sender<Item>,
+    inbox: Inbox,
     failure: Failure,
 }
 
@@ -197,7 +197,7 @@ impl CheckpointWriter {
                     if let Err(error) = self.store.write(&cut.encode()) {
                         return self.failure.report(&error);
                     }
-                    let _ = self.inbox.send(Item::Event(Event::Checkpointed { index }, None));
+                    let _ = self.inbox.put(Item::Event(Event::Checkpointed { index }, None));
                 }
                 CheckpointWork::Replace(state, done) => {
                     let _ = done.send(self.store.replace(&state));

@@ -16,8 +16,8 @@ use swarm_manager_core::door::{
 use swarm_manager_core::{ManagerCore, first_raft_id};
 use swarm_model::{Image, NodeId, Platform, Timestamp};
 
-use super::Item;
 use super::disk::{LogWork, LogWriter, finish_install};
+use super::inbox::{Inbox, Item, Wake};
 use super::tests::{create_cluster, new_node};
 use crate::keys::DataKey;
 use crate::log::SegmentLog;
@@ -43,7 +43,6 @@ struct Process {
     core: ManagerCore,
     writer: LogWriter,
     work: (Sender<LogWork>, Receiver<LogWork>),
-    events: Receiver<Item>,
     leads: bool,
 }
 
@@ -132,14 +131,12 @@ impl World {
         let mut effects = Vec::new();
         let core = ManagerCore::new(config, recovered, self.now, &mut effects)
             .unwrap_or_else(|error| panic!("manager {index}: {}", crate::text::chain(&error)));
-        let (inbox, events) = mpsc::channel();
         let install = Box::new(move |received| {
             *state.lock().unwrap() = Some(received);
             Ok(())
         });
-        let writer = LogWriter { log: Box::new(log), inbox, install };
-        self.members[index].process =
-            Some(Process { core, writer, work: mpsc::channel(), events, leads: false });
+        let writer = LogWriter { log: Box::new(log), inbox: Inbox::default(), install };
+        self.members[index].process = Some(Process { core, writer, work: mpsc::channel(), leads: false });
         self.perform(index, effects);
     }
 
@@ -152,7 +149,8 @@ impl World {
             let mut events: Vec<Event> =
                 to_it.map(|(_, message)| Event::Raft { message: message.clone() }).collect();
             let Some(process) = &mut self.members[index].process else { continue };
-            events.extend(process.events.try_iter().filter_map(|item| match item {
+            let done = process.writer.inbox.take(usize::MAX, Wake::Anything, Duration::ZERO);
+            events.extend(done.into_iter().filter_map(|item| match item {
                 Item::Event(event, _) => Some(event),
                 Item::Request(..) | Item::Stop => None,
             }));
@@ -177,7 +175,7 @@ impl World {
                     let index = checkpoint.index;
                     add(&mut member.state.lock().unwrap(), checkpoint.encode());
                     let done = Event::Checkpointed { index };
-                    drop(process.writer.inbox.send(Item::Event(done, None)));
+                    drop(process.writer.inbox.put(Item::Event(done, None)));
                 }
                 Effect::SendRaft { to, message } => self.messages.push_back((to, message)),
                 Effect::SendSnapshot { to, message, state } => {

@@ -1,4 +1,5 @@
-//! Watches: everything that exists, then each change. A reader that falls behind is cut, and watches again.
+//! Watches: everything that exists, then what changes. A reader that is slower than the changes gets each object as it is
+//! when its turn comes; one that falls far behind is cut, and watches again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +11,20 @@ use swarm_proto::v1;
 use swarm_proto::v1::watch_event::Event;
 use swarm_proto::v1::watch_server::Watch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::pending::Pending;
 use super::status::from_api;
 use super::views;
 use crate::engine::Engine;
 
 /// Watches at the same time. Each costs what it is behind, at most some 10 MiB.
 const MAX_WATCHES: usize = 1_024;
-/// Events that wait for one reader; behind them wait the engine's publications, also bounded.
-const MAX_QUEUED: usize = 1_024;
+/// Events on their way to one reader. Behind them wait the objects that changed meanwhile, each once.
+const MAX_QUEUED: usize = 256;
 /// For a reader to take one event.
 const READER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -98,27 +101,51 @@ impl Watching {
             return end;
         }
         let mut leadership = self.engine.leadership();
+        let mut pending = Pending::default();
+        let mut taken_at = Instant::now();
         loop {
-            let publication = tokio::select! {
-                publication = self.publications.recv() => publication,
+            tokio::select! {
+                publication = self.publications.recv() => {
+                    let publication = match publication {
+                        Ok(publication) => publication,
+                        Err(broadcast::error::RecvError::Lagged(_)) => return too_slow(),
+                        Err(broadcast::error::RecvError::Closed) => {
+                            return Status::unavailable("this manager stops");
+                        }
+                    };
+                    if publication.sequence <= sequence {
+                        continue;
+                    }
+                    if publication.sequence != sequence + 1 {
+                        return too_slow();
+                    }
+                    sequence = publication.sequence;
+                    if pending.is_empty() {
+                        taken_at = Instant::now();
+                    }
+                    for change in publication.changes.iter().filter(|change| self.filter.wants(change)) {
+                        pending.put(publication.index, change);
+                    }
+                    if pending.is_full() {
+                        return too_slow();
+                    }
+                }
+                room = self.outgoing.reserve(), if !pending.is_empty() => {
+                    let Ok(room) = room else { return too_slow() };
+                    taken_at = Instant::now();
+                    let event = pending.take().and_then(|(index, change)| {
+                        Some(v1::WatchEvent { index, event: Some(views::change(&change)?) })
+                    });
+                    if let Some(event) = event {
+                        room.send(Ok(event));
+                    }
+                }
+                () = tokio::time::sleep_until(taken_at + READER_TIMEOUT), if !pending.is_empty() => {
+                    return too_slow();
+                }
                 _ = leadership.wait_for(|now| matches!(now, Leadership::Follower { .. })) => {
                     return Status::unavailable("this manager does not lead any more; watch again");
                 }
-            };
-            let publication = match publication {
-                Ok(publication) => publication,
-                Err(broadcast::error::RecvError::Lagged(_)) => return too_slow(),
-                Err(broadcast::error::RecvError::Closed) => return Status::unavailable("this manager stops"),
-            };
-            if publication.sequence <= sequence {
-                continue;
-            }
-            if publication.sequence != sequence + 1 {
-                return too_slow();
-            }
-            sequence = publication.sequence;
-            if let Err(end) = self.send_all(publication.index, &publication.changes).await {
-                return end;
             }
         }
     }
