@@ -344,7 +344,7 @@ impl Consensus {
     }
 
     fn send_all(&mut self, messages: Vec<Message>, effects: &mut Vec<Effect>) {
-        for message in messages {
+        for message in message::join(messages, MAX_MESSAGE_BYTES) {
             let to = message.to;
             if message.msg_type != MessageType::MsgSnapshot as i32 {
                 effects.push(Effect::SendRaft { to, message: encode(&message) });
