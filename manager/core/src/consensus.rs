@@ -230,6 +230,9 @@ impl Consensus {
         if message.msg_type() == MessageType::MsgTimeoutNow && self.is_installing() {
             return Ok(());
         }
+        if self.is_of_the_lost(&message) {
+            return Ok(());
+        }
         self.overtake(&message);
         let beat =
             (message.msg_type() == MessageType::MsgHeartbeat).then_some((message.from, message.commit));

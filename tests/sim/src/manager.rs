@@ -38,7 +38,7 @@ pub struct Manager {
     /// The disk does one thing after the other.
     disk_free_at: Timestamp,
     /// Peers whose loss is about to be noticed.
-    losses: BTreeSet<usize>,
+    losses: BTreeSet<u64>,
     clock_offset: i64,
 }
 
@@ -162,10 +162,11 @@ impl World {
 
     /// `manager` will notice that messages to `peer` were lost.
     fn notice_loss(&mut self, manager: usize, peer: usize, after: Duration) {
-        if self.managers[manager].core.is_none() || !self.managers[manager].losses.insert(peer) {
+        let raft_id = self.managers[peer].raft_id;
+        if self.managers[manager].core.is_none() || !self.managers[manager].losses.insert(raft_id) {
             return;
         }
-        let (life, raft_id) = (self.managers[manager].life, self.managers[peer].raft_id);
+        let life = self.managers[manager].life;
         let event = Event::PeerLost { peer: raft_id };
         self.schedule(after, Happening::ManagerEvent { manager, life, event });
     }
@@ -174,9 +175,7 @@ impl World {
         if self.managers[index].life != life {
             return;
         }
-        if let Event::PeerLost { peer } = event
-            && let Some(peer) = self.manager_with(peer)
-        {
+        if let Event::PeerLost { peer } = event {
             self.managers[index].losses.remove(&peer);
         }
         let Some(process) = &mut self.managers[index].core else { return };

@@ -16,6 +16,9 @@ use crate::randomness::{self, Purpose};
 
 /// Between the turns of two members after a lost leader: time for two rounds of votes with their syncs.
 const TURN_TICKS: usize = 2;
+/// What the lost leader sent before it was lost may still arrive for so long; heard then, it would lead again for this
+/// member, with a new lease. One that lives is heard again after it.
+const DEAF_TICKS: usize = 2;
 /// Turns of one member. Who is not elected in them waits for its election timeout as ever.
 const MAX_TURNS: u32 = 4;
 
@@ -32,6 +35,10 @@ pub(super) struct Election {
 /// asks again.
 #[derive(Debug)]
 struct Succession {
+    /// Who led.
+    lost: u64,
+    /// Ticks for which that one is not heard.
+    deaf: usize,
     /// Members that may be elected, in the order of their ids.
     heirs: usize,
     /// This member's place among them.
@@ -78,7 +85,15 @@ impl Consensus {
         heirs.remove(&leader);
         let rank = heirs.range(..id).count();
         let (heirs, wait) = (heirs.len(), rank * TURN_TICKS);
-        self.election.succession = Some(Succession { heirs, rank, wait, turns_left: MAX_TURNS, term });
+        self.election.succession = Some(Succession {
+            lost: leader,
+            deaf: DEAF_TICKS,
+            heirs,
+            rank,
+            wait,
+            turns_left: MAX_TURNS,
+            term,
+        });
         self.election.settle(&mut self.raw);
         self.take_turn();
     }
@@ -96,6 +111,7 @@ impl Consensus {
             succession.term = term;
             succession.wait = (succession.rank + 1) * TURN_TICKS;
         }
+        succession.deaf = succession.deaf.saturating_sub(1);
         succession.wait = succession.wait.saturating_sub(1);
         self.take_turn();
     }
@@ -108,6 +124,12 @@ impl Consensus {
         succession.wait = succession.heirs * TURN_TICKS;
         succession.turns_left -= 1;
         self.campaign();
+    }
+
+    /// Whether a message is the last that was heard of a leader that is lost.
+    pub(super) fn is_of_the_lost(&self, message: &Message) -> bool {
+        let lost = self.election.succession.as_ref().filter(|it| it.deaf > 0);
+        lost.is_some_and(|it| it.lost == message.from && it.term == message.term)
     }
 
     /// Who asks for a vote and has less of the log cannot win. Where only one other member can, it need not wait for its

@@ -1,19 +1,28 @@
 //! Linearizable reads: answered once a majority confirmed who leads, and from a state at least as new as that moment.
-//! Followers answer those that need only what is replicated. All reads of a batch share one round.
+//! Followers answer those that need only what is replicated. All reads of a batch share one round, and so do the writes that
+//! its leader refuses: a refusal tells of the state, too, and another manager may lead already.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use swarm_model::Timestamp;
 
-use crate::api::Request;
+use crate::api::{ApiError, Request, Response};
 use crate::core::ManagerCore;
 use crate::door::{Effect, RequestId};
 
 /// Five heartbeats.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 
-type Batch = Vec<(RequestId, Request)>;
+/// What waits for a round.
+#[derive(Debug)]
+pub(super) enum Asking {
+    Read(Request),
+    /// The answer to a write that changes nothing.
+    Told(Box<Result<Response, ApiError>>),
+}
+
+type Batch = Vec<(RequestId, Asking)>;
 
 #[derive(Debug, Default)]
 pub(super) struct Reads {
@@ -68,8 +77,11 @@ impl ManagerCore {
                 self.reads.confirmed.push((index, batch));
                 continue;
             }
-            for (id, request) in batch {
-                let result = self.read(request);
+            for (id, asking) in batch {
+                let result = match asking {
+                    Asking::Read(request) => self.read(request),
+                    Asking::Told(result) => *result,
+                };
                 effects.push(Effect::Reply { id, result });
             }
         }

@@ -5,6 +5,7 @@ use swarm_model::{Actor, NodeState};
 use crate::admission::{self, Admitted, Answer, Desk, Verdict};
 use crate::api::{ApiError, OwnState, Request, Response};
 use crate::consensus::ProposeError;
+use crate::core::reads::Asking;
 use crate::core::writes::Proposer;
 use crate::core::{Asked, ManagerCore};
 use crate::door::{CloseReason, Effect, Event, RequestId};
@@ -28,14 +29,16 @@ impl ManagerCore {
             return;
         }
         let reads = self.inbox.extract_if(.., |asked| asked.request.is_read());
-        let reads = reads.map(|asked| (asked.id, asked.request)).collect();
-        self.ask(reads);
+        let mut asking: Vec<_> = reads.map(|asked| (asked.id, Asking::Read(asked.request))).collect();
         // While the disk writes, they gather for one sync and one message to each follower. `Persisted` ends the wait.
         if !self.gathers_writes() {
             for asked in std::mem::take(&mut self.inbox) {
-                self.serve_write(asked, effects);
+                let id = asked.id;
+                let told = self.serve_write(asked, effects);
+                asking.extend(told.map(|result| (id, Asking::Told(Box::new(result)))));
             }
         }
+        self.ask(asking);
     }
 
     /// Before anything that needs a leader.
@@ -66,7 +69,7 @@ impl ManagerCore {
             let (reads, rest): (Vec<_>, Vec<_>) =
                 std::mem::take(&mut self.inbox).into_iter().partition(|asked| asked.request.is_replicated());
             self.inbox = rest;
-            self.ask(reads.into_iter().map(|asked| (asked.id, asked.request)).collect());
+            self.ask(reads.into_iter().map(|asked| (asked.id, Asking::Read(asked.request))).collect());
         }
         self.refuse_inbox(&ApiError::NotLeader { leader }, effects);
     }
@@ -77,17 +80,19 @@ impl ManagerCore {
         }
     }
 
-    fn serve_write(&mut self, asked: Asked, effects: &mut Vec<Effect>) {
+    /// Proposes the write. What is returned changes nothing, and is the answer if this manager still leads.
+    fn serve_write(&mut self, asked: Asked, effects: &mut Vec<Effect>) -> Option<Result<Response, ApiError>> {
         let Asked { id, by, request } = asked;
-        let result = match self.admit(by.as_ref(), request) {
-            Ok(Verdict::Propose(admitted)) => match self.propose_write(id, by, admitted) {
-                Ok(()) => return,
-                Err(error) => Err(error),
-            },
-            Ok(Verdict::AlreadyDone(answer)) => self.answer(&answer),
-            Err(error) => Err(error),
-        };
-        effects.push(Effect::Reply { id, result });
+        match self.admit(by.as_ref(), request) {
+            Ok(Verdict::Propose(admitted)) => {
+                if let Err(error) = self.propose_write(id, by, admitted) {
+                    effects.push(Effect::Reply { id, result: Err(error) });
+                }
+                None
+            }
+            Ok(Verdict::AlreadyDone(answer)) => Some(self.answer(&answer)),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     fn admit(&mut self, by: Option<&Actor>, request: Request) -> Result<Verdict, ApiError> {
