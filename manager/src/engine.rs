@@ -37,8 +37,8 @@ use space::Space;
 
 /// Events from outside that may wait for the core. More wait in their callers.
 const MAX_WAITING: usize = 16_384;
-/// Batches of changes that a watcher may be behind before it is cut. While a fleet reports, a batch is one agent's word, and
-/// there are some 20,000 per second.
+/// Batches of changes that a watcher may be behind before it is cut. While a large fleet reports, a batch is often one agent's
+/// word.
 const PUBLICATIONS_KEPT: usize = 16_384;
 /// How long a leader may take to hand over when it stops.
 const STEP_DOWN: Duration = Duration::from_millis(500);

@@ -240,6 +240,24 @@ mod mesh {
     }
 
     #[test]
+    fn news_of_nodes_alone_waits_in_a_large_fleet_and_goes_along_with_a_backend() {
+        let mut bench = Bench::new();
+        let nodes = || (1..=2_000).map(NodeId::from_u128);
+        for (number, node) in (1..).zip(nodes()) {
+            bench.mesh.connect(node, SessionId(number));
+        }
+        bench.flush();
+        nodes().for_each(|node| bench.mesh.acknowledge(node, version(1)));
+        bench.mesh.set_node(2, Ipv4Addr::LOCALHOST);
+        bench.now -= 800;
+        assert!(bench.flush().is_empty(), "a backend would not wait any more, a node does");
+        bench.mesh.add_backend(WEB, address(11));
+        bench.now -= 999;
+        let sent = bench.flush();
+        assert_eq!((sent.len(), sent[0].1.nodes.len(), sent[0].1.ports.len()), (2_000, 1, 1));
+    }
+
+    #[test]
     fn a_gap_is_answered_with_everything() {
         let mut bench = Bench::new();
         bench.mesh.connect(node(1), SessionId(1));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarm_manager_core::api::{Request, Response};
+use swarm_manager_core::api::{ApiError, Request, Response};
 
 use crate::checks;
 use crate::sim::{World, specs};
@@ -72,6 +72,26 @@ fn a_leader_that_is_cut_off_steps_down_and_answers_that_the_outcome_is_unknown()
     let error = reply.unwrap().unwrap_err().to_string();
     assert!(error.contains("the outcome is unknown"), "{error}");
     world.managers[old].is_cut = false;
+    settle_and_compare(&mut world);
+}
+
+/// What it does not find may have been made by its successor.
+#[test]
+fn a_leader_that_is_cut_off_refuses_nothing_by_what_it_believes() {
+    let mut world = World::with_agents(221, 3, 2);
+    let old = world.leader().unwrap();
+    world.managers[old].is_cut = true;
+    let id = world.send_to(old, Request::RemoveService { service: "web".to_owned() });
+    let mut reply = None;
+    world.run_until("the old leader has answered", |world| {
+        reply = reply.take().or_else(|| world.take_reply(id));
+        reply.is_some()
+    });
+    let error = reply.unwrap().unwrap_err();
+    assert!(matches!(error, ApiError::NotLeader { .. }), "{error}");
+    world.managers[old].is_cut = false;
+    let refused = world.ask(Request::RemoveService { service: "web".to_owned() });
+    assert!(refused.is_err_and(|error| matches!(error, ApiError::NotFound { .. })));
     settle_and_compare(&mut world);
 }
 
