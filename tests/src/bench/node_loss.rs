@@ -76,6 +76,7 @@ fn lose(
     let operator = runtime.block_on(managers.operator(leader))?;
     let image = v1::ImageRef { name: IMAGE.to_owned(), ..v1::ImageRef::default() };
     let mut service = runtime.block_on(operator.run(service_spec("web", image, REPLICAS), REPLICAS))?;
+    runtime.block_on(operator.check_none_ended(&service))?;
     let victim = MANAGERS + WORKERS;
     let host = format!("node-{victim}");
     let theirs = managers.cluster.running("web").iter().filter(|task| task.node == host).count();

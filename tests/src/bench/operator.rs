@@ -126,6 +126,24 @@ impl Operator {
         Ok(begin.elapsed())
     }
 
+    /// Proves that no task of the service ended on the way: one that did was replaced, and its replacement counted.
+    ///
+    /// # Errors
+    /// One ended; the text has its reason.
+    pub async fn check_none_ended(&self, service: &Service) -> anyhow::Result<()> {
+        let mut tasks = v1::tasks_client::TasksClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let request =
+            v1::ListTasksRequest { service_id: service.id.clone(), ..v1::ListTasksRequest::default() };
+        for task in tasks.list(request).await?.into_inner().tasks {
+            let status = task.status.unwrap_or_default();
+            if status.state() > v1::TaskState::Running {
+                bail!("task {}.{} is {:?}: {}", task.service_name, task.slot, status.state(), status.error);
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until the service lacks tasks, and has them all again.
     ///
     /// # Errors

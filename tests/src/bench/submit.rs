@@ -74,6 +74,7 @@ async fn measure(options: &Options, cluster: &Cluster) -> anyhow::Result<(Times,
 async fn run_once(operator: &Operator, name: &str, replicas: u32) -> anyhow::Result<Duration> {
     let image = v1::ImageRef { name: IMAGE.to_owned(), ..v1::ImageRef::default() };
     let service = operator.run(service_spec(name, image, replicas), replicas).await?;
+    operator.check_none_ended(&service).await?;
     let took = service.took;
     operator.remove(service).await?;
     Ok(took)

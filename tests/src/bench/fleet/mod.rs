@@ -87,6 +87,7 @@ async fn round(
     let service = operator.run(spec, options.replicas).await?;
     let after = (Usage::of(manager.pid())?, Usage::of(std::process::id())?);
     let log_entries = operator.log_entries().await? - entries;
+    operator.check_none_ended(&service).await?;
     check(options, fleet)?;
     let took = service.took;
     operator.remove(service).await?;

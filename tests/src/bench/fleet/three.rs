@@ -139,6 +139,7 @@ async fn measure(
     let before = used(managers, leader)?;
     let took = operator.scale(&mut service, replicas + replicas.div_ceil(10)).await?;
     phases.push(phase("a tenth more run", took, &before, &used(managers, leader)?));
+    operator.check_none_ended(&service).await?;
 
     let mut report = report(options, &phases, load);
     let per_task = |figure: u64| figure as f64 / f64::from(replicas);
