@@ -1,7 +1,7 @@
 //! The disk protocol: what of a ready must be durable, and what waits until it is.
 
 use raft::Ready;
-use raft::eraftpb::Message;
+use raft::eraftpb::{EntryType, Message};
 
 use super::{Consensus, Round, encode, send};
 use crate::door::{Effect, LogEntry, Persist};
@@ -17,7 +17,8 @@ pub(super) struct InFlight {
 }
 
 impl Consensus {
-    /// What of this ready must reach the disk. A commit index alone rides with the next write: it is learnt again.
+    /// What of this ready must reach the disk. A commit index alone rides with the next write: it is learnt again. But not
+    /// that of a change of members: who forgets it counts on voters that were replaced, and may wait for them forever.
     pub(super) fn persist(&mut self, ready: &mut Ready, round: &mut Round) -> Option<Persist> {
         let hard_state = ready.hs().cloned();
         let log = self.raw.mut_store();
@@ -35,7 +36,9 @@ impl Consensus {
             .map(|entry| LogEntry { index: entry.index, term: entry.term, data: encode(entry) })
             .collect();
         log.append(entries);
-        ready.must_sync().then(|| Persist {
+        let members_change =
+            ready.committed_entries().iter().any(|it| it.entry_type != EntryType::EntryNormal as i32);
+        (ready.must_sync() || members_change).then(|| Persist {
             ready: ready.number(),
             checkpoint: round.install.clone(),
             entries: records,
