@@ -77,17 +77,24 @@ impl World {
         })
     }
 
-    /// A majority of those that vote is left, and no change is under way that might make it less.
+    /// A majority of those that vote is left and knows that it is one, and no change is under way that might make it less.
     fn may_lose(&self, manager: usize) -> bool {
         let running = self.managers.iter().filter_map(|it| it.core.as_ref());
         let newest = running.max_by_key(|process| process.core.replica().applied());
         let Some(voters) = newest.map(|process| process.core.voters()) else { return false };
         let managers = self.truth.nodes.values().filter(|node| node.spec.role == NodeRole::Manager);
         let wanted: BTreeSet<u64> = managers.filter_map(|node| node.raft_id).collect();
-        let lost = self.lost().filter(|it| *it != manager).count() + 1;
+        let lost: BTreeSet<usize> = self.lost().chain([manager]).collect();
+        // Who was not told of the newest voter waits for a majority of those before.
+        let knows = |seat: &usize| {
+            let core = self.managers[*seat].core.as_ref();
+            !lost.contains(seat) && core.is_some_and(|process| process.core.voters() == voters)
+        };
+        let know = (0..self.managers.len()).filter(knows).count();
         voters == wanted
             && voters.contains(&self.managers[manager].raft_id)
-            && lost <= (voters.len() - 1) / 2
+            && lost.len() <= (voters.len() - 1) / 2
+            && know > voters.len() / 2
             && self.now.since(self.operator.roles_changed_at) > ROLES_AT_REST
     }
 }
