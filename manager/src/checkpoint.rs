@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use swarm_manager_core::door::{Checkpoint, CheckpointState};
-use tracing::warn;
+use tracing::{info, warn};
 
 pub use error::CheckpointError;
 use replica::{Replica, SEGMENT_BYTES};
@@ -53,41 +53,45 @@ impl CheckpointStore {
         };
         make_directory(directory).map_err(io("create"))?;
         let [first_path, second_path] = COPIES.map(|name| directory.join(name));
+        let copy = |from: &Path, to: &Path| {
+            copy_directory(from, &directory.join(TEMPORARY), to).map_err(io("repair"))
+        };
+        let open = |path: &Path| Replica::open(path, segment_bytes, key);
         // While the first one is opened, and written by that, the second one is left alone; and the other way round.
-        let mut first = match Replica::open(&first_path, segment_bytes, key) {
+        let first = match open(&first_path) {
             Ok(first) => first,
             // The other one is, too.
             Err(error @ CheckpointError::OtherKey { .. }) => return Err(error),
             Err(error) => {
                 tell_of_repair(&error);
-                copy_directory(&second_path, &directory.join(TEMPORARY), &first_path)
-                    .map_err(io("repair"))?;
-                Replica::open(&first_path, segment_bytes, key).map_err(|second| {
-                    CheckpointError::BothDamaged {
-                        path: directory.to_owned(),
-                        second: chain(&second),
-                        first: Box::new(error),
-                    }
+                copy(&second_path, &first_path)?;
+                open(&first_path).map_err(|second| CheckpointError::BothDamaged {
+                    path: directory.to_owned(),
+                    second: chain(&second),
+                    first: Box::new(error),
                 })?
             }
         };
-        let mut second = match Replica::open(&second_path, segment_bytes, key) {
-            Ok(second) => second,
-            Err(error) => {
-                tell_of_repair(&error);
-                remove_directory(&second_path).map_err(io("repair"))?;
-                Replica::open(&second_path, segment_bytes, key)?
+        let index = |replica: &Replica| replica.head().map(|head| head.index);
+        let newest = index(&first);
+        let (first, second) = match open(&second_path) {
+            Ok(second) if index(&second) == newest => (first, second),
+            // Neither is open while it is copied.
+            Ok(second) if index(&second) > newest => {
+                drop((first, second));
+                copy(&second_path, &first_path)?;
+                (open(&first_path)?, open(&second_path)?)
+            }
+            behind => {
+                if let Err(error) = &behind {
+                    tell_of_repair(error);
+                }
+                drop((first, behind));
+                copy(&first_path, &second_path)?;
+                (open(&first_path)?, open(&second_path)?)
             }
         };
-        let index = |replica: &Replica| replica.head().map(|head| head.index);
-        let state = if index(&first) >= index(&second) { first.read()? } else { second.read()? };
-        if let Some(state) = &state {
-            for replica in [&mut first, &mut second] {
-                if index(replica) != Some(state.index) {
-                    replica.replace(state)?;
-                }
-            }
-        }
+        let state = first.read()?;
         Ok((Self { first, second }, state))
     }
 
@@ -111,10 +115,15 @@ impl CheckpointStore {
 }
 
 fn tell_of_repair(error: &CheckpointError) {
-    warn!(
-        error = chain(error),
-        "a copy of the manager's checkpoint cannot be read; it is made anew from the other"
-    );
+    match error {
+        CheckpointError::Unfinished { .. } => {
+            info!("{error}; it is made anew from the other copy");
+        }
+        error => warn!(
+            error = chain(error),
+            "a copy of the manager's checkpoint cannot be read; it is made anew from the other"
+        ),
+    }
 }
 
 /// Puts a durable copy of a directory in the place of another one.

@@ -19,6 +19,8 @@ pub enum CheckpointError {
         #[source]
         source: io::Error,
     },
+    #[error("the checkpoint store {path} was being written when the manager ended")]
+    Unfinished { path: PathBuf },
     #[error("the checkpoint store {path} is damaged: {what}")]
     Damaged { path: PathBuf, what: String },
     #[error(

@@ -23,10 +23,14 @@ use crate::log::disk::{make_directory, sync_directory};
 pub const SEGMENT_BYTES: usize = 8 << 20;
 const PIECE_BYTES: usize = 64 << 10;
 const CACHE_BYTES: u64 = 8 << 20;
+/// Pieces that sled takes in one go. Until it has them all it keeps the node of its tree, 5 KiB, that each of them replaced.
+const BATCH_PIECES: usize = if cfg!(test) { 40 } else { 256 };
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Key of the record that says what the objects are a state of. Objects' keys begin with `o`.
 const META_KEY: &[u8] = b"m";
+/// That record while a checkpoint of several batches is being written.
+const UNFINISHED: &[u8] = b"unfinished";
 /// `o`, and a name.
 const PREFIX_BYTES: usize = 1 + NAME_BYTES;
 /// Index, term, digest.
@@ -121,7 +125,7 @@ impl Replica {
 
     /// Adds one checkpoint; durable when this returns.
     pub fn write(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
-        let mut change = Change { batch: sled::Batch::default(), digest: self.digest };
+        let mut change = Change::new(self.digest);
         for key in &checkpoint.removed {
             self.remove(&mut change, &self.prefix(key))?;
         }
@@ -136,9 +140,10 @@ impl Replica {
 
     /// Replaces everything; durable when this returns.
     pub fn replace(&mut self, state: &CheckpointState) -> Result<(), CheckpointError> {
-        let mut change = Change { batch: sled::Batch::default(), digest: self.digest };
+        let mut change = Change::new(self.digest);
         self.remove(&mut change, b"")?;
         for object in &state.objects {
+            self.relieve(&mut change)?;
             change.insert(&self.key, &self.prefix(&object.key), object);
         }
         let CheckpointState { index, term, conf_state, .. } = state;
@@ -146,19 +151,34 @@ impl Replica {
     }
 
     fn remove(&self, change: &mut Change, prefix: &[u8]) -> Result<(), CheckpointError> {
+        self.relieve(change)?;
         for piece in self.database.scan_prefix(prefix) {
             let (key, value) = piece.map_err(|source| self.sled("read", source))?;
             if *key != *META_KEY {
-                change.digest = change.digest.wrapping_sub(piece_digest(&key, &value));
-                change.batch.remove(key);
+                change.remove(&key, &value);
+                self.relieve(change)?;
             }
         }
         Ok(())
     }
 
+    /// Hands to sled what is enough for a batch. From then on, until the commit, the copy is of no use.
+    fn relieve(&self, change: &mut Change) -> Result<(), CheckpointError> {
+        if change.pieces < BATCH_PIECES {
+            return Ok(());
+        }
+        let mut batch = change.take();
+        batch.insert(META_KEY, summed(UNFINISHED));
+        self.database.apply_batch(batch).map_err(|source| self.sled("write", source))?;
+        #[cfg(test)]
+        self.tell(Step::Written);
+        Ok(())
+    }
+
     fn commit(&mut self, mut change: Change, head: Head) -> Result<(), CheckpointError> {
-        change.batch.insert(META_KEY, head.encode(&self.key, change.digest));
-        self.database.apply_batch(change.batch).map_err(|source| self.sled("write", source))?;
+        let mut batch = change.take();
+        batch.insert(META_KEY, head.encode(&self.key, change.digest));
+        self.database.apply_batch(batch).map_err(|source| self.sled("write", source))?;
         #[cfg(test)]
         self.tell(Step::Written);
         self.database.flush().map_err(|source| self.sled("flush", source))?;
@@ -194,6 +214,9 @@ impl Replica {
             let (key, value) = item.map_err(|source| self.sled("read", source))?;
             if *key == *META_KEY {
                 let sealed = checked(&value).ok_or_else(|| self.damaged("the checkpoint's record"))?;
+                if sealed == UNFINISHED {
+                    return Err(CheckpointError::Unfinished { path: self.path.clone() });
+                }
                 let other_key = || CheckpointError::OtherKey { path: self.path.clone() };
                 meta = Some(Head::decode(&self.key, sealed).ok_or_else(other_key)?);
             } else {
@@ -252,10 +275,28 @@ impl Replica {
 /// A commit in the making.
 struct Change {
     batch: sled::Batch,
+    /// In `batch`.
+    pieces: usize,
+    /// Of the copy as the whole change leaves it.
     digest: u64,
 }
 
 impl Change {
+    fn new(digest: u64) -> Self {
+        Self { batch: sled::Batch::default(), pieces: 0, digest }
+    }
+
+    fn take(&mut self) -> sled::Batch {
+        self.pieces = 0;
+        std::mem::take(&mut self.batch)
+    }
+
+    fn remove(&mut self, key: &[u8], value: &[u8]) {
+        self.digest = self.digest.wrapping_sub(piece_digest(key, value));
+        self.batch.remove(key);
+        self.pieces += 1;
+    }
+
     fn insert(&mut self, key: &DataKey, prefix: &[u8], object: &StoredObject) {
         let length = u16::try_from(object.key.0.len()).expect("object keys are ids and names");
         let plain = [&length.to_be_bytes()[..], &object.key.0, &object.value].concat();
@@ -264,6 +305,7 @@ impl Change {
             let key = [prefix, &number.to_be_bytes()].concat();
             self.digest = self.digest.wrapping_add(piece_digest(&key, piece));
             self.batch.insert(key, piece);
+            self.pieces += 1;
         }
     }
 }
