@@ -173,7 +173,7 @@ async fn receive(
             }
             message @ (ManagerMessage::Assignments(_)
             | ManagerMessage::Mesh(_)
-            | ManagerMessage::Heartbeat) => {
+            | ManagerMessage::Heartbeat { .. }) => {
                 answers.send(Event::SessionMessage { session, message }).await;
             }
         }

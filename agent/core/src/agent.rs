@@ -36,8 +36,8 @@ pub struct AgentCore {
     node: NodeRecord,
     node_on_disk: NodeRecord,
     heartbeat: Duration,
-    /// A heartbeat was sent, and the manager has said nothing since.
-    unanswered: bool,
+    /// Heartbeats that were sent since the manager last said something.
+    unanswered: u32,
     assignments: Table,
     /// A manager has told this process everything that is assigned.
     confirmed: bool,
@@ -80,7 +80,7 @@ impl AgentCore {
             node: recovered.node.clone(),
             node_on_disk: recovered.node.clone(),
             heartbeat: Duration::ZERO,
-            unanswered: false,
+            unanswered: 0,
             assignments: Table::default(),
             confirmed: false,
             tasks: BTreeMap::new(),

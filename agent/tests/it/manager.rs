@@ -114,7 +114,7 @@ impl Session {
         let message = tokio::time::timeout(LIMIT, self.inbound.next()).await.expect("no message came");
         let message = message.expect("the session ended").unwrap().try_into().unwrap();
         if matches!(message, FromAgent::Message(AgentMessage::Heartbeat)) {
-            self.send(ManagerMessage::Heartbeat).await;
+            self.send(ManagerMessage::Heartbeat { heartbeat_ms: 0 }).await;
         }
         message
     }

@@ -55,8 +55,11 @@ pub enum ManagerMessage {
     /// Open a log stream call for this subscription.
     SubscribeLogs(LogSubscription),
     CancelLogs(u64),
-    /// Answers the agent's, so that it leaves a manager that cannot be heard any more.
-    Heartbeat,
+    /// Answers the agent's, so that it leaves a manager that cannot be heard any more. Says when the next one is due: the
+    /// interval grows and shrinks with the fleet.
+    Heartbeat {
+        heartbeat_ms: u32,
+    },
     /// Root certificates to believe, PEM; the last one issues. After the welcome, and when they change.
     Trust(Arc<str>),
     /// `host:port` of every manager, when they have changed.

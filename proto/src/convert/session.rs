@@ -127,7 +127,7 @@ impl TryFrom<wire::ManagerMessage> for model::ManagerMessage {
                 since_micros: nonzero(logs.since),
             }),
             Message::CancelLogs(id) => Self::CancelLogs(id),
-            Message::Heartbeat(_) => Self::Heartbeat,
+            Message::Heartbeat(beat) => Self::Heartbeat { heartbeat_ms: beat.heartbeat_ms },
             Message::Trust(trust) => Self::Trust(trust.root_certificates.into()),
             Message::Managers(managers) => Self::Managers(managers.addresses),
         })
@@ -157,7 +157,9 @@ impl From<&model::ManagerMessage> for wire::ManagerMessage {
                 since: logs.since_micros.unwrap_or(0),
             }),
             model::ManagerMessage::CancelLogs(id) => Message::CancelLogs(*id),
-            model::ManagerMessage::Heartbeat => Message::Heartbeat(wire::agent_message::Heartbeat {}),
+            model::ManagerMessage::Heartbeat { heartbeat_ms } => {
+                Message::Heartbeat(wire::Heartbeat { heartbeat_ms: *heartbeat_ms })
+            }
             model::ManagerMessage::Managers(addresses) => {
                 Message::Managers(wire::Managers { addresses: addresses.clone() })
             }

@@ -14,6 +14,8 @@ use crate::timer::Timer;
 
 /// From the registration to the manager's welcome.
 const WELCOME_LIMIT: Duration = Duration::from_secs(5);
+/// Beats without an answer before a manager is left.
+const PATIENCE: u32 = 2;
 /// The interval told by a manager is taken within these bounds.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
@@ -65,13 +67,14 @@ impl AgentCore {
         }
     }
 
-    /// A manager that has not answered by the next beat cannot be heard: another one may lead by now, and would soon take
-    /// this node for lost.
+    /// A manager that left two beats unanswered cannot be heard: another one may lead by now, and would soon take this node
+    /// for lost. One may have more to do at the moment than answer at once, and dialling it anew is more work for it.
     pub(super) fn beat(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let Some(session) = self.dialer.up() else { return };
-        if std::mem::replace(&mut self.unanswered, true) {
+        if self.unanswered == PATIENCE {
             self.hang_up(now, "the manager does not answer".to_owned(), effects);
         } else {
+            self.unanswered += 1;
             effects.push(Effect::Send { session, message: AgentMessage::Heartbeat });
             self.timers.set(Timer::Heartbeat, now + self.heartbeat);
         }
@@ -88,7 +91,7 @@ impl AgentCore {
             return;
         }
         let welcomed = self.dialer.up().is_some();
-        self.unanswered = false;
+        self.unanswered = 0;
         match message {
             ManagerMessage::Welcome(welcome) => self.welcomed(now, welcome, effects),
             ManagerMessage::Assignments(_) | ManagerMessage::Mesh(_) if !welcomed => {
@@ -97,7 +100,9 @@ impl AgentCore {
             ManagerMessage::Assignments(delta) => self.receive_assignments(now, session, delta, effects),
             ManagerMessage::Mesh(delta) => self.receive_mesh(now, session, delta, effects),
             // Log streams are calls of their own: whoever drives the core answers them.
-            ManagerMessage::SubscribeLogs(_) | ManagerMessage::CancelLogs(_) | ManagerMessage::Heartbeat => {}
+            ManagerMessage::SubscribeLogs(_) | ManagerMessage::CancelLogs(_) => {}
+            ManagerMessage::Heartbeat { heartbeat_ms: 0 } => {}
+            ManagerMessage::Heartbeat { heartbeat_ms } => self.set_heartbeat(heartbeat_ms),
             // So are certificates.
             ManagerMessage::Trust(_) => {}
             ManagerMessage::Managers(addresses) if welcomed => self.managers_changed(addresses, effects),
@@ -107,6 +112,10 @@ impl AgentCore {
                 self.managers_changed(merged(known, addresses), effects);
             }
         }
+    }
+
+    fn set_heartbeat(&mut self, millis: u32) {
+        self.heartbeat = Duration::from_millis(millis.into()).clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
     }
 
     fn welcomed(&mut self, now: Timestamp, welcome: Welcome, effects: &mut Vec<Effect>) {
@@ -122,8 +131,7 @@ impl AgentCore {
         self.assignments.session_changed();
         self.mesh.table.session_changed();
         self.timers.clear(Timer::Welcome);
-        self.heartbeat =
-            Duration::from_millis(welcome.heartbeat_ms.into()).clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
+        self.set_heartbeat(welcome.heartbeat_ms);
         self.timers.set(Timer::Heartbeat, now + self.heartbeat);
         if let Link::Up { manager } = self.dialer.connection().link {
             tracing::info!(manager, "connected to the manager");

@@ -81,6 +81,23 @@ mod fleet {
     }
 
     #[test]
+    fn a_node_has_the_longer_one_of_two_intervals_until_it_knows_the_shorter_one() {
+        let mut fleet = Fleet::default();
+        fleet.add(node(1), at(0), SECOND, Duration::ZERO);
+        fleet.open(node(1), SessionId(1), at(0), SECOND);
+        fleet.tell_interval(node(1), SECOND / 2);
+        assert!(fleet.expire(at(2_999)).is_empty(), "it may beat once more after a second");
+        fleet.heard(SessionId(1), at(2_999));
+        fleet.tell_interval(node(1), SECOND / 2);
+        assert!(fleet.expire(at(4_498)).is_empty());
+        assert_eq!(fleet.expire(at(4_499)).len(), 1);
+        fleet.open(node(1), SessionId(2), at(5_000), SECOND / 2);
+        fleet.tell_interval(node(1), 2 * SECOND);
+        assert!(fleet.expire(at(10_999)).is_empty(), "it learns of it with the answer");
+        assert_eq!(fleet.expire(at(11_000)).len(), 1);
+    }
+
+    #[test]
     fn a_newer_session_replaces_the_older_one() {
         let mut fleet = Fleet::default();
         fleet.add(node(1), at(0), SECOND, Duration::ZERO);
@@ -104,8 +121,8 @@ mod fleet {
     #[test]
     fn the_interval_grows_with_the_fleet() {
         assert_eq!(heartbeat_interval(1_000, 3), SECOND);
-        assert_eq!(heartbeat_interval(1_000, 2_000), SECOND);
-        assert_eq!(heartbeat_interval(1_000, 10_000), 5 * SECOND);
+        assert_eq!(heartbeat_interval(1_000, 1_500), SECOND);
+        assert_eq!(heartbeat_interval(1_000, 15_000), 10 * SECOND);
     }
 }
 

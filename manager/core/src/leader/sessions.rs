@@ -1,6 +1,7 @@
 //! What agents say: registrations, heartbeats, statuses, acknowledgements.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use swarm_model::{
     AgentMessage, DesiredState, ManagerMessage, NodeId, NodeState, Registration, Task, TaskId, TaskState,
@@ -57,7 +58,7 @@ impl Leader {
         }
     }
 
-    fn welcome(&mut self, node: NodeId, interval: std::time::Duration, store: &Store) -> Option<Welcome> {
+    fn welcome(&mut self, node: NodeId, interval: Duration, store: &Store) -> Option<Welcome> {
         let cluster = store.cluster()?;
         let role = store.node(node)?.acting_role();
         self.told_roles.insert(node, role);
@@ -67,7 +68,7 @@ impl Leader {
             node,
             index: store.node(node)?.index,
             gateway_pool: cluster.gateway_pool,
-            heartbeat_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
+            heartbeat_ms: millis(interval),
             managers: self.manager_addresses(),
         })
     }
@@ -85,7 +86,10 @@ impl Leader {
         let Some(node) = self.fleet.heard(session, now) else { return };
         match message {
             AgentMessage::Heartbeat => {
-                effects.push(Effect::Session { session, message: ManagerMessage::Heartbeat });
+                let interval = self.interval(store);
+                self.fleet.tell_interval(node, interval);
+                let message = ManagerMessage::Heartbeat { heartbeat_ms: millis(interval) };
+                effects.push(Effect::Session { session, message });
             }
             AgentMessage::Statuses(statuses) => {
                 for (task, status) in statuses {
@@ -137,6 +141,7 @@ impl Leader {
             Seen::Stale => return,
             Seen::Detail => {}
             Seen::Rose => {
+                self.unrest.note(task);
                 self.refresh_serving(id, store, watch);
                 if state.is_final() && self.gates.is_held(id) {
                     self.gates.release(id);
@@ -188,4 +193,8 @@ impl Leader {
             pid: None,
         })
     }
+}
+
+fn millis(interval: Duration) -> u32 {
+    u32::try_from(interval.as_millis()).unwrap_or(u32::MAX)
 }

@@ -479,9 +479,31 @@ fn a_manager_that_falls_silent_is_left() {
         > wait 1000
         send heartbeat
         > wait 1000
+        send heartbeat
+        > wait 1000
         disconnect
         > wait 100
         connect m2:1
+        ",
+    );
+}
+
+#[test]
+fn how_often_an_agent_is_heard_is_told_anew_with_each_answer() {
+    connected(
+        "
+        > wait 1000
+        send heartbeat
+        > heartbeat 3000
+        > wait 1000
+        send heartbeat
+        > heartbeat 200
+        > wait 2999
+        > wait 1
+        send heartbeat
+        > heartbeat
+        > wait 200
+        send heartbeat
         ",
     );
 }

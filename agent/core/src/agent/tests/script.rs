@@ -139,7 +139,10 @@ impl World {
             ["named", managers @ ..] => {
                 Event::ManagersNamed { managers: managers.iter().map(ToString::to_string).collect() }
             }
-            ["heartbeat"] => message(ManagerMessage::Heartbeat),
+            ["heartbeat"] => message(ManagerMessage::Heartbeat { heartbeat_ms: 0 }),
+            ["heartbeat", millis] => {
+                message(ManagerMessage::Heartbeat { heartbeat_ms: millis.parse().unwrap() })
+            }
             ["mesh", to] => message(mesh(None, to)),
             ["mesh", from, to] => message(mesh(Some(from), to)),
             ["network-opened"] => Event::NetworkOpened { result: Ok(()) },

@@ -174,7 +174,7 @@ impl Agent {
             ManagerMessage::SubscribeLogs(_)
             | ManagerMessage::CancelLogs(_)
             | ManagerMessage::Managers(_)
-            | ManagerMessage::Heartbeat => Vec::new(),
+            | ManagerMessage::Heartbeat { .. } => Vec::new(),
         }
     }
 
