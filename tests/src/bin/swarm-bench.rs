@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use swarm_tests::bench::{commit, failover, fleet, node_loss, scheduler, start, store, submit};
+use tracing_subscriber::EnvFilter;
 
 /// Measures parts of the system and checks that what they did is right.
 #[derive(Debug, Parser)]
@@ -42,6 +43,10 @@ fn main() -> anyhow::Result<()> {
         swarm_runtime::shim::main(words);
     }
     let arguments = Arguments::parse();
+    // What simulated agents log, where it is asked for.
+    if let Ok(filter) = EnvFilter::try_from_env("SWARM_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     let report = match &arguments.benchmark {
         Benchmark::Scheduler(options) => scheduler::run(options)?,
         Benchmark::Start(options) => start::run(options)?,
