@@ -11,12 +11,15 @@ mod plan;
 mod serving;
 mod sessions;
 mod timers;
+mod unrest;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarm_model::{EngineDescription, NodeId, NodeRole, NodeState, Resources, ServiceId, TaskId, Timestamp};
+use swarm_model::{
+    EngineDescription, NodeId, NodeRole, NodeState, Resources, ServiceId, Task, TaskId, Timestamp,
+};
 
 use crate::core::Council;
 use crate::dispatcher::{Assignments, Fleet, Gates, Mesh, Observations, heartbeat_interval, return_time};
@@ -27,6 +30,7 @@ use crate::watch::Watch;
 use plan::Planner;
 use serving::Serving;
 use timers::{Timer, Timers};
+use unrest::Unrest;
 
 pub(crate) struct Leader {
     term: u64,
@@ -39,6 +43,8 @@ pub(crate) struct Leader {
     planner: Planner,
     /// Services to reconcile at the end of the batch.
     dirty: BTreeSet<ServiceId>,
+    /// And which slots of them.
+    unrest: Unrest,
     timers: Timers,
     sweep: Duration,
     /// What nodes were told to be, on the sessions that are open.
@@ -68,6 +74,7 @@ impl Leader {
             serving: Serving::default(),
             planner: Planner::default(),
             dirty: store.service_ids().collect(),
+            unrest: Unrest::default(),
             timers: Timers::default(),
             sweep,
             told_roles: BTreeMap::new(),
@@ -164,6 +171,7 @@ impl Leader {
                 Timer::Gates | Timer::Mesh => {}
                 Timer::Sweep => {
                     self.dirty.extend(store.service_ids());
+                    self.unrest.forget_all();
                     self.planner.retry_all();
                     self.timers.set(Timer::Sweep, Some(now + self.sweep));
                 }
@@ -224,7 +232,13 @@ impl Leader {
         }
         for task in store.tasks_on_node(node).filter(|task| task.outcome.is_none()) {
             self.refresh_serving(task.id, store, watch);
-            self.dirty.insert(task.service);
+            self.disturb(task);
         }
+    }
+
+    /// What the task's slot needs is decided anew.
+    fn disturb(&mut self, task: &Task) {
+        self.unrest.note(task);
+        self.dirty.insert(task.service);
     }
 }

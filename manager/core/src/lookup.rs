@@ -81,7 +81,7 @@ fn task_called<'a>(store: &'a Store, query: &str) -> Option<&'a Arc<Task>> {
     let mut parts = query.splitn(3, '.');
     let service = store.service_called(parts.next()?)?;
     let slot: u32 = parts.next()?.parse().ok()?;
-    let of_slot = || store.tasks_of_service(service.id).filter(move |task| task.slot == slot);
+    let of_slot = || store.tasks_of_slot(service.id, slot);
     match parts.next() {
         Some(id) => of_slot().find(|task| !id.is_empty() && task.id.to_string().starts_with(id)),
         None => of_slot().max_by_key(|task| (task.created_at, task.version, task.id)),

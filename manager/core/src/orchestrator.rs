@@ -37,6 +37,7 @@ use swarm_model::{TaskId, Timestamp};
 
 pub use plan::{ServicePlan, TaskAction};
 pub use remark::Remark;
+pub(crate) use replicas::{is_calm, may_leave_out};
 pub(crate) use update::proven_revision;
 pub use view::{NodeCondition, Observed, ServiceView, TaskView};
 
@@ -52,7 +53,7 @@ pub fn reconcile(
     new_task_id: &mut dyn FnMut() -> TaskId,
 ) -> ServicePlan {
     let mut ledger = Ledger::new(now, new_task_id);
-    let Slots { restless: mut slots, calm, leaving } = replicas::slots(view);
+    let Slots { restless: mut slots, mut calm, leaving, leaving_from } = replicas::slots(view);
     for task in leaving {
         ledger.remove(&task);
     }
@@ -65,13 +66,13 @@ pub fn reconcile(
     for slot in &mut slots {
         finish::finish_ended(slot, view.service, &mut ledger);
     }
-    let missing = replicas::missing(&slots, &calm, view.service.replicas());
+    let missing = replicas::missing(&slots, &calm, view.calm, view.service.replicas());
 
     let mut target = Target::new(view.service, &slots);
     for slot in &mut slots {
         eviction::enforce_deadline(slot, &target, &mut ledger);
     }
-    let progress = update::assess(&mut target, &mut slots, missing.len(), &mut ledger);
+    let progress = update::assess(&mut target, &mut slots, missing.count, &mut ledger);
     update::advance(&target, &mut slots, &progress, &mut ledger);
     let leaving = settle::settle_all(&mut slots, &target, &mut ledger);
     eviction::evict(&mut slots, leaving, &target, &mut ledger);
@@ -82,5 +83,6 @@ pub fn reconcile(
     }
     let awaits_start = matches!(target.phase(), Phase::Updating | Phase::RollingBack)
         || slots.iter().any(Slot::awaits_start);
-    ServicePlan { awaits_start, ..ledger.into_plan() }
+    calm.retain(|slot| !leaving_from.contains(slot));
+    ServicePlan { awaits_start, calm, ..ledger.into_plan() }
 }

@@ -202,6 +202,10 @@ impl Store {
         self.indexes.tasks_of_service(id).filter_map(|id| self.tasks.get(&id))
     }
 
+    pub fn tasks_of_slot(&self, id: ServiceId, slot: u32) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexes.tasks_of_slot(id, slot).filter_map(|id| self.tasks.get(&id))
+    }
+
     pub fn tasks_on_node(&self, id: NodeId) -> impl Iterator<Item = &Arc<Task>> {
         self.indexes.tasks_on_node(id).filter_map(|id| self.tasks.get(&id))
     }

@@ -30,6 +30,7 @@ impl Leader {
             }
             Changed::ServiceRemoved(service) => {
                 self.mesh.remove_service(service.id);
+                self.unrest.forget(service.id);
                 self.dirty.insert(service.id);
                 watch.service_removed(service);
             }
@@ -38,6 +39,7 @@ impl Leader {
                 self.planner.forget_service(*service);
                 self.timers.set(Timer::Service(*service), None);
                 self.dirty.remove(service);
+                self.unrest.forget(*service);
             }
             Changed::TaskCreated(id) => self.task_created(*id, store, watch),
             Changed::TaskUpdated(before) => self.task_changed(before, store, now, watch),
@@ -66,8 +68,9 @@ impl Leader {
         self.fleet.add(id, now, self.interval(store), return_time(store.nodes().len()));
         self.mesh.set_node(node.index, node.engine.data_address);
         self.planner.upsert_node(node, &self.fleet);
-        self.dirty
-            .extend(store.tasks_on_node(id).filter(|task| task.outcome.is_none()).map(|task| task.service));
+        for task in store.tasks_on_node(id).filter(|task| task.outcome.is_none()) {
+            self.disturb(task);
+        }
         watch.node(id);
     }
 
@@ -95,7 +98,7 @@ impl Leader {
         self.rotation_moved = true;
         for task in store.tasks_on_node(node.id) {
             self.refresh_serving(task.id, store, watch);
-            self.dirty.insert(task.service);
+            self.disturb(task);
         }
         watch.node_removed(node.id);
     }
@@ -112,6 +115,7 @@ impl Leader {
                 self.mark_assignment(task.id, store);
             }
         }
+        self.unrest.forget(id);
         self.dirty.insert(id);
         watch.service(id);
     }
@@ -119,6 +123,7 @@ impl Leader {
     fn task_created(&mut self, id: TaskId, store: &Store, watch: &mut Watch) {
         let Some(task) = store.task(id) else { return };
         self.planner.add_task(task, store);
+        self.unrest.note(task);
         self.mark_assignment(id, store);
         if task.node.is_none() {
             // Nothing will be heard of it: only a second look sets the deadline of an update that waits for it.
@@ -129,6 +134,7 @@ impl Leader {
 
     fn task_changed(&mut self, before: &Arc<Task>, store: &Store, now: Timestamp, watch: &mut Watch) {
         let Some(task) = store.task(before.id) else { return };
+        self.unrest.note(task);
         let served = self.serving.contains(task.id);
         self.refresh_serving(task.id, store, watch);
         let stops = before.desired <= DesiredState::Running && task.desired > DesiredState::Running;
@@ -148,6 +154,7 @@ impl Leader {
     }
 
     fn task_forgotten(&mut self, task: &Arc<Task>, store: &Store, watch: &mut Watch) {
+        self.unrest.note(task);
         self.refresh_serving(task.id, store, watch);
         self.observations.forget(task.id);
         self.gates.release(task.id);

@@ -23,10 +23,8 @@ use crate::store::{Action, ApplyError, NewTask, ServiceRecord, ServiceUpdate, St
 use crate::watch::Watch;
 
 /// One entry of the log. What is left goes into the next one: an entry is applied in one go, and for so long no heartbeat
-/// leaves. This many are some ten milliseconds' work.
+/// leaves. This many are some ten milliseconds' work, fifty where tasks are created.
 const MAX_ACTIONS: usize = 4_096;
-/// The same where tasks are created: they are placed, addressed, sent and shown.
-const MAX_CREATIONS: usize = 1_024;
 /// Waiting tasks of one service that one plan places.
 const MAX_PLACED: usize = 1_024;
 /// Services whose waiting tasks are tried again with one plan.
@@ -238,14 +236,26 @@ impl Leader {
 
     fn reconcile(&mut self, id: ServiceId, store: &Store, now: Timestamp, ids: &mut Ids, draft: &mut Draft) {
         let Some(record) = store.service_record(id) else { return };
+        let nothing = BTreeSet::new();
+        let known = self
+            .unrest
+            .of(id)
+            .filter(|known| orchestrator::may_leave_out(&record.service, record.removed, known.count()));
+        let tasks: Vec<&Arc<Task>> = match known {
+            None => store.tasks_of_service(id).collect(),
+            Some(known) => known.restless.iter().flat_map(|slot| store.tasks_of_slot(id, *slot)).collect(),
+        };
         let view = ServiceView {
             service: &record.service,
             removed: record.removed,
-            tasks: store.tasks_of_service(id).map(|task| self.task_view(task, record, store)).collect(),
+            tasks: tasks.iter().map(|task| self.task_view(task, record, store)).collect(),
+            calm: known.map_or(&nothing, |known| &known.calm),
         };
-        let tasks = view.tasks.len();
+        debug_assert!(self.is_calm(&view, store), "of {id} a slot was left out that is not calm");
+        let slots = tasks.iter().map(|task| task.slot).collect();
+        let whole = known.is_none();
         let mut plan = orchestrator::reconcile(&view, now, &mut || ids.task());
-        drop(view);
+        self.unrest.looked(id, whole, slots, std::mem::take(&mut plan.calm));
         let rest = cut(&mut plan);
         self.planner.rest.remove(&id);
         self.timers.set(Timer::Service(id), plan.next_wakeup);
@@ -256,12 +266,22 @@ impl Leader {
         let forgotten =
             plan.actions.iter().filter(|action| matches!(action, TaskAction::Forget { .. })).count();
         self.draft_service(record, plan, store, now, draft);
-        if record.removed && forgotten == tasks {
+        if record.removed && forgotten == tasks.len() {
             draft.actions.push(Action::ForgetService { service: id });
         }
         if !rest.is_empty() {
             self.planner.rest.insert(id, rest);
         }
+    }
+
+    /// Whether all that the view leaves out is as it should be.
+    fn is_calm(&self, view: &ServiceView<'_>, store: &Store) -> bool {
+        let Some(record) = store.service_record(view.service.id) else { return false };
+        view.calm.iter().all(|slot| {
+            let tasks = store.tasks_of_slot(view.service.id, *slot);
+            let tasks: Vec<_> = tasks.map(|task| self.task_view(task, record, store)).collect();
+            orchestrator::is_calm(tasks.iter(), view.service)
+        })
     }
 
     /// Goes on with plans that did not fit into the entry before.
@@ -437,10 +457,8 @@ impl Leader {
 
 /// Leaves in the plan what fits into an entry. With an update's status goes all that it speaks of.
 fn cut(plan: &mut ServicePlan) -> Vec<TaskAction> {
-    let creates = matches!(plan.actions.first(), Some(TaskAction::Create { .. }));
-    let room = if creates { MAX_CREATIONS } else { MAX_ACTIONS };
-    let whole = plan.update.is_some() || plan.rollback_to.is_some() || plan.actions.len() <= room;
-    if whole { Vec::new() } else { plan.actions.split_off(room) }
+    let whole = plan.update.is_some() || plan.rollback_to.is_some() || plan.actions.len() <= MAX_ACTIONS;
+    if whole { Vec::new() } else { plan.actions.split_off(MAX_ACTIONS) }
 }
 
 /// What an operator reads of it: why, and the least that would help.

@@ -21,6 +21,8 @@ pub struct ServicePlan {
     pub awaits_start: bool,
     /// When to decide again even if nothing changes before.
     pub next_wakeup: Option<Timestamp>,
+    /// Slots of the view that need no other look until something about their tasks, or those tasks' nodes, changes.
+    pub calm: Vec<u32>,
     /// Why it did not do what one might expect.
     pub remarks: Vec<Remark>,
 }

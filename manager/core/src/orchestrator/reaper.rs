@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use swarm_model::Service;
+
 use super::NodeCondition;
 use super::attempt::Attempt;
 use super::ledger::Ledger;
@@ -17,12 +19,16 @@ const MAX_COUNTED: u64 = 50;
 /// stop it should the node return.
 const ORPHAN_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Ended tasks that a slot keeps at least.
+pub(super) fn history(service: &Service) -> usize {
+    let counted = service.spec.task.restart.max_attempts.min(MAX_COUNTED);
+    HISTORY.max(usize::try_from(counted).unwrap_or(HISTORY))
+}
+
 /// Forgets the oldest ended tasks beyond the history.
 pub(super) fn reap(slot: &mut Slot<'_>, target: &Target<'_>, ledger: &mut Ledger<'_>) {
-    let counted = target.service.spec.task.restart.max_attempts.min(MAX_COUNTED);
-    let history = HISTORY.max(usize::try_from(counted).unwrap_or(HISTORY));
     let ended = slot.attempts.iter().filter(|attempt| attempt.outcome.is_some()).count();
-    let mut excess = ended.saturating_sub(history);
+    let mut excess = ended.saturating_sub(history(&target.service));
     if excess == 0 {
         return;
     }

@@ -9,11 +9,12 @@ use super::attempt::Attempt;
 use super::ledger::Ledger;
 use super::slot::{Beginning, Slot};
 use super::target::Target;
-use super::{NodeCondition, Remark, ServiceView, TaskView};
+use super::{NodeCondition, Remark, ServiceView, TaskView, reaper};
 
-/// Tasks that one plan creates: some ten milliseconds' work. The rest follows in the next one.
-const MAX_CREATED: usize = 100_000;
-/// Tasks that one plan removes, for the same reason.
+/// Tasks that one plan creates. They are placed, addressed, applied and sent: some fifty milliseconds' work, for which no
+/// heartbeat leaves. The rest follows in the next one. With fewer, each of many nodes gets a message per task.
+const MAX_CREATED: usize = 4_096;
+/// Tasks that one plan removes.
 pub(super) const MAX_REMOVED: usize = 100_000;
 
 /// What exists of a service.
@@ -25,6 +26,8 @@ pub(super) struct Slots<'a> {
     pub calm: Vec<u32>,
     /// Tasks that are being removed: they hold no slot.
     pub leaving: Vec<Attempt<'a>>,
+    /// The slots that they held.
+    pub leaving_from: BTreeSet<u32>,
 }
 
 pub(super) fn slots<'a>(view: &ServiceView<'a>) -> Slots<'a> {
@@ -40,14 +43,16 @@ pub(super) fn slots<'a>(view: &ServiceView<'a>) -> Slots<'a> {
     leaving.sort_by_cached_key(|(slot, attempt)| (*slot, attempt.age_order()));
     by_slot.sort_by_key(|(slot, _)| *slot);
     let all = || by_slot.chunk_by(|(one, _), (other, _)| one == other);
-    // Which of them are too many is decided among all.
-    let surplus = all().nth(view.service.replicas() as usize).is_some();
-    let may_be_calm = !view.removed && !surplus && is_at_rest(view.service);
+    let may_be_calm = may_leave_out(view.service, view.removed, view.calm.len() + all().count());
     let (mut restless, mut calm) = (Vec::new(), Vec::new());
     for tasks in all() {
         match tasks {
-            [(number, task)] if may_be_calm && is_calm(task, view.service) => calm.push(*number),
             [] => {}
+            [(number, _), ..]
+                if may_be_calm && is_calm(tasks.iter().map(|(_, task)| *task), view.service) =>
+            {
+                calm.push(*number);
+            }
             [(number, _), ..] => {
                 let mut attempts: Vec<_> = tasks.iter().map(|(_, task)| Attempt::of(task)).collect();
                 attempts.sort_by_key(Attempt::age_order);
@@ -55,7 +60,14 @@ pub(super) fn slots<'a>(view: &ServiceView<'a>) -> Slots<'a> {
             }
         }
     }
-    Slots { restless, calm, leaving: leaving.into_iter().map(|(_, attempt)| attempt).collect() }
+    let leaving_from: BTreeSet<u32> = leaving.iter().map(|(slot, _)| *slot).collect();
+    Slots { restless, calm, leaving: leaving.into_iter().map(|(_, attempt)| attempt).collect(), leaving_from }
+}
+
+/// Whether slots may be left out of the look at a service of that many slots: what is decided about one of them does not
+/// hang on the others. While an update is under way, or some are too many, it does.
+pub(crate) fn may_leave_out(service: &Service, removed: bool, slots: usize) -> bool {
+    !removed && slots <= service.replicas() as usize && is_at_rest(service)
 }
 
 /// Neither is an update under way, nor one to be announced.
@@ -69,12 +81,33 @@ fn is_at_rest(service: &Service) -> bool {
     }
 }
 
-/// It runs, or is about to, what and where it should.
-fn is_calm(task: &TaskView<'_>, service: &Service) -> bool {
-    task.task.desired == DesiredState::Running
-        && task.task.outcome.is_none()
+/// Whether nothing is to be decided about a slot with these tasks: one runs, or is about to, what and where it should, and
+/// of those that ended before none has to go.
+pub(crate) fn is_calm<'v>(tasks: impl Iterator<Item = &'v TaskView<'v>>, service: &Service) -> bool {
+    let (mut present, mut ended) = (0, 0);
+    for task in tasks {
+        match task.task.outcome {
+            Some(_) => ended += 1,
+            None if is_as_wanted(task, service) => present += 1,
+            None => return false,
+        }
+    }
+    present == 1 && ended <= reaper::history(service)
+}
+
+fn is_as_wanted(task: &TaskView<'_>, service: &Service) -> bool {
+    let stays = match task.node {
+        NodeCondition::Usable => true,
+        // The scheduler's matter, and one that waits for its node.
+        NodeCondition::Unplaced | NodeCondition::Unknown => true,
+        NodeCondition::Draining
+        | NodeCondition::Down { .. }
+        | NodeCondition::Gone
+        | NodeCondition::Mismatch => false,
+    };
+    stays
+        && task.task.desired == DesiredState::Running
         && task.task.revision == service.revision
-        && task.node == NodeCondition::Usable
         && task.observed.is_none_or(|observed| !observed.status.state.is_final())
 }
 
@@ -130,28 +163,39 @@ fn removal_ranks(slots: &[Slot<'_>]) -> Vec<RemovalRank> {
     by_node.into_iter().flat_map(rank_node).collect()
 }
 
-/// The lowest free numbers, as many as there are slots too few.
-pub(super) fn missing(slots: &[Slot<'_>], calm: &[u32], replicas: u32) -> Vec<u32> {
-    let wanted = (replicas as usize).saturating_sub(slots.len() + calm.len());
+/// Slots too few.
+pub(super) struct Missing {
+    pub count: usize,
+    /// The lowest free numbers, as many as one plan creates.
+    numbers: Vec<u32>,
+}
+
+/// What lacks beside `slots` and those that are calm, in the view or left out of it.
+pub(super) fn missing(slots: &[Slot<'_>], calm: &[u32], left_out: &BTreeSet<u32>, replicas: u32) -> Missing {
+    let count = (replicas as usize).saturating_sub(slots.len() + calm.len() + left_out.len());
+    if count == 0 {
+        return Missing { count, numbers: Vec::new() };
+    }
     let mut taken: Vec<u32> = slots.iter().map(|slot| slot.number).chain(calm.iter().copied()).collect();
     taken.sort_unstable();
-    let mut taken = taken.into_iter().peekable();
-    (1..=u32::MAX).filter(|number| taken.next_if_eq(number).is_none()).take(wanted).collect()
+    let (mut taken, mut left_out) = (taken.into_iter().peekable(), left_out.iter().peekable());
+    let is_free = |number: &u32| taken.next_if_eq(number).is_none() && left_out.next_if_eq(&number).is_none();
+    Missing { count, numbers: (1..=u32::MAX).filter(is_free).take(count.min(MAX_CREATED)).collect() }
 }
 
 /// Creates the missing slots.
 pub(super) fn fill(
     slots: &mut Vec<Slot<'_>>,
-    missing: Vec<u32>,
+    missing: Missing,
     target: &Target<'_>,
     ledger: &mut Ledger<'_>,
 ) {
-    let later = missing.len().saturating_sub(MAX_CREATED);
+    let later = missing.count - missing.numbers.len();
     if later > 0 {
         ledger.go_on();
         ledger.remark(Remark::CreationContinues { slots: u32::try_from(later).unwrap_or(u32::MAX) });
     }
-    for number in missing.into_iter().take(MAX_CREATED) {
+    for number in missing.numbers {
         let mut slot = Slot { number, attempts: Vec::new() };
         slot.replace(ledger, None, Beginning::of(target.revision()), UpdateOrder::StartFirst);
         slots.push(slot);

@@ -1,16 +1,21 @@
 //! What a decision about a service is made from. Borrowed from the leader's store and observations.
 
+use std::collections::BTreeSet;
+
 use swarm_model::{Service, Task, TaskStatus, Timestamp};
 
-/// A service and everything that exists of it.
+/// A service and everything that exists of it, but for what is left out as calm.
 #[derive(Debug, Clone)]
 pub struct ServiceView<'a> {
     pub service: &'a Service,
     /// The operator removed it: its tasks are stopped and forgotten.
     pub removed: bool,
-    /// All its tasks, in any order. `Task::created_at` must rise strictly from one task of a slot to the next, across
-    /// changes of leader too: it tells which one is newer.
+    /// All tasks of its slots but of those in `calm`, in any order. `Task::created_at` must rise strictly from one task
+    /// of a slot to the next, across changes of leader too: it tells which one is newer.
     pub tasks: Vec<TaskView<'a>>,
+    /// Slots of which nothing changed since a plan named them as [`super::ServicePlan::calm`]: the work is in proportion
+    /// to what changed. Empty unless [`super::may_leave_out`] allows it.
+    pub calm: &'a BTreeSet<u32>,
 }
 
 /// A task, with what the leader sees of it.

@@ -14,7 +14,8 @@ pub(super) struct Indexes {
     services_by_name: BTreeMap<String, ServiceId>,
     /// Ingress ports only; host ports are the scheduler's matter.
     published: BTreeMap<HostPort, ServiceId>,
-    tasks_by_service: BTreeMap<ServiceId, BTreeSet<TaskId>>,
+    /// With their slots.
+    tasks_by_service: BTreeMap<ServiceId, BTreeSet<(u32, TaskId)>>,
     tasks_by_node: BTreeMap<NodeId, BTreeSet<TaskId>>,
     /// Of tasks that have not ended.
     addresses: BTreeMap<Ipv4Addr, TaskId>,
@@ -60,7 +61,7 @@ impl Indexes {
     }
 
     pub fn add_task(&mut self, task: &Task) {
-        self.tasks_by_service.entry(task.service).or_default().insert(task.id);
+        self.tasks_by_service.entry(task.service).or_default().insert((task.slot, task.id));
         if let Some(node) = task.node {
             self.tasks_by_node.entry(node).or_default().insert(task.id);
         }
@@ -70,9 +71,9 @@ impl Indexes {
     }
 
     pub fn remove_task(&mut self, task: &Task) {
-        remove_from(&mut self.tasks_by_service, task.service, task.id);
+        remove_from(&mut self.tasks_by_service, task.service, &(task.slot, task.id));
         if let Some(node) = task.node {
-            remove_from(&mut self.tasks_by_node, node, task.id);
+            remove_from(&mut self.tasks_by_node, node, &task.id);
         }
         self.free_address(task);
     }
@@ -114,7 +115,16 @@ impl Indexes {
     }
 
     pub fn tasks_of_service(&self, id: ServiceId) -> impl Iterator<Item = TaskId> {
-        self.tasks_by_service.get(&id).into_iter().flatten().copied()
+        self.tasks_by_service.get(&id).into_iter().flatten().map(|(_, task)| *task)
+    }
+
+    pub fn tasks_of_slot(&self, id: ServiceId, slot: u32) -> impl Iterator<Item = TaskId> {
+        let all = (slot, TaskId::from_u128(0))..=(slot, TaskId::from_u128(u128::MAX));
+        self.tasks_by_service
+            .get(&id)
+            .into_iter()
+            .flat_map(move |tasks| tasks.range(all.clone()))
+            .map(|(_, task)| *task)
     }
 
     pub fn tasks_on_node(&self, id: NodeId) -> impl Iterator<Item = TaskId> {
@@ -130,9 +140,9 @@ impl Indexes {
     }
 }
 
-fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<TaskId>>, key: K, task: TaskId) {
+fn remove_from<K: Ord, T: Ord>(index: &mut BTreeMap<K, BTreeSet<T>>, key: K, task: &T) {
     if let Some(tasks) = index.get_mut(&key) {
-        tasks.remove(&task);
+        tasks.remove(task);
         if tasks.is_empty() {
             index.remove(&key);
         }

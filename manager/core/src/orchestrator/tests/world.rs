@@ -174,14 +174,29 @@ impl World {
             }),
             node: condition(&self.nodes, task),
         });
-        let view = ServiceView { service: &self.service, removed: self.removed, tasks: tasks.collect() };
-        let drawn = &mut self.drawn;
+        let (service, removed) = (&self.service, self.removed);
+        let view = ServiceView { service, removed, tasks: tasks.collect(), calm: &BTreeSet::new() };
         // Ids in no order, as from a random generator.
-        let mut draw = || {
-            *drawn += 1;
-            TaskId::from_u128(drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+        let id =
+            |drawn: u128| TaskId::from_u128(drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+        let decide = |view: &ServiceView<'_>| {
+            let mut drawn = self.drawn;
+            let plan = reconcile(view, self.now, &mut || {
+                drawn += 1;
+                id(drawn)
+            });
+            (plan, drawn)
         };
-        reconcile(&view, self.now, &mut draw)
+        let (plan, drawn) = decide(&view);
+        let calm: BTreeSet<u32> = plan.calm.iter().copied().collect();
+        let (left_out, tasks) =
+            view.tasks.iter().partition::<Vec<_>, _>(|task| calm.contains(&task.task.slot));
+        if !left_out.is_empty() {
+            let (partial, _) = decide(&ServiceView { service, removed, tasks, calm: &calm });
+            assert_eq!(partial, ServicePlan { calm: Vec::new(), ..plan.clone() }, "without its calm slots");
+        }
+        self.drawn = drawn;
+        plan
     }
 
     fn apply(&mut self, plan: &ServicePlan) {
