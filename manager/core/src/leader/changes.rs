@@ -8,6 +8,7 @@ use super::Leader;
 use super::timers::Timer;
 use crate::dispatcher::return_time;
 use crate::door::{CloseReason, Effect};
+use crate::orchestrator::NodeCondition;
 use crate::store::{Changed, Store};
 use crate::watch::Watch;
 
@@ -129,6 +130,7 @@ impl Leader {
             // Nothing will be heard of it: only a second look sets the deadline of an update that waits for it.
             self.dirty.insert(task.service);
         }
+        self.check_place(task, store);
         watch.task(id);
     }
 
@@ -148,9 +150,25 @@ impl Leader {
             self.dirty.insert(task.service);
         } else {
             self.planner.update_task(before, task, store);
+            if before.node != task.node {
+                self.check_place(task, store);
+            }
         }
         self.mark_assignment(task.id, store);
         watch.task(task.id);
+    }
+
+    /// Its node may have been drained, relabelled or lost while the plan that placed it there was on its way.
+    fn check_place(&mut self, task: &Task, store: &Store) {
+        let Some(record) = store.service_record(task.service) else { return };
+        match self.node_condition(task, &record.service, store) {
+            NodeCondition::Usable | NodeCondition::Unplaced => {}
+            NodeCondition::Unknown
+            | NodeCondition::Draining
+            | NodeCondition::Down { .. }
+            | NodeCondition::Gone
+            | NodeCondition::Mismatch => self.disturb(task),
+        }
     }
 
     fn task_forgotten(&mut self, task: &Arc<Task>, store: &Store, watch: &mut Watch) {

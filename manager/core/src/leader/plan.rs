@@ -315,7 +315,7 @@ impl Leader {
         TaskView { task, observed, node: self.node_condition(task, &record.service, store) }
     }
 
-    fn node_condition(&self, task: &Task, service: &Service, store: &Store) -> NodeCondition {
+    pub(super) fn node_condition(&self, task: &Task, service: &Service, store: &Store) -> NodeCondition {
         let Some(id) = task.node else { return NodeCondition::Unplaced };
         let Some(node) = store.node(id) else { return NodeCondition::Gone };
         match self.fleet.state(id) {
