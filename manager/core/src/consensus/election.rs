@@ -126,8 +126,12 @@ impl Consensus {
         self.campaign();
     }
 
-    /// Whether a message is the last that was heard of a leader that is lost.
+    /// Whether a message is the last that was heard of a leader that is lost, and may be dropped: appends and heartbeats
+    /// come again, but a snapshot's sender, should it live, waits for the answer.
     pub(super) fn is_of_the_lost(&self, message: &Message) -> bool {
+        if message.msg_type == MessageType::MsgSnapshot as i32 {
+            return false;
+        }
         let lost = self.election.succession.as_ref().filter(|it| it.deaf > 0);
         lost.is_some_and(|it| it.lost == message.from && it.term == message.term)
     }
