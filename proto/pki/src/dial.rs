@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 use swarm_model::NodeId;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::credentials::Credentials;
@@ -79,6 +80,32 @@ impl Dialler {
     pub async fn connect_to(&self, node: NodeId, address: &str) -> Result<Channel, DialError> {
         connect(address, Some(node), self.config.load_full()).await
     }
+
+    /// The TLS connection alone, for who speaks HTTP/2 without a [`Channel`].
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn stream(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
+        handshake(address, server_name(None), self.config.load_full()).await
+    }
+}
+
+fn server_name(node: Option<NodeId>) -> ServerName<'static> {
+    ServerName::try_from(manager_name(node)).expect("node ids are DNS labels")
+}
+
+async fn handshake(
+    address: &str,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let handshake = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        TlsConnector::from(config).connect(name, stream).await
+    };
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
+    tokio::time::timeout(CONNECT_TIMEOUT, handshake).await.map_err(late)?
 }
 
 /// `node`: exactly this manager; else any of the cluster.
@@ -92,22 +119,11 @@ pub(crate) async fn connect(
     if uri.port_u16().is_none() || uri.host().is_none() {
         return Err(refuse());
     }
-    let name = ServerName::try_from(manager_name(node)).expect("node ids are DNS labels");
+    let name = server_name(node);
     let target = uri.authority().map(ToString::to_string).ok_or_else(refuse)?;
     let connector = tower::service_fn(move |_: Uri| {
-        let (target, name, connector) =
-            (target.clone(), name.clone(), TlsConnector::from(Arc::clone(&config)));
-        async move {
-            let handshake = async {
-                let stream = TcpStream::connect(target).await?;
-                stream.set_nodelay(true)?;
-                connector.connect(name, stream).await
-            };
-            match tokio::time::timeout(CONNECT_TIMEOUT, handshake).await {
-                Ok(connected) => connected.map(TokioIo::new),
-                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
-            }
-        }
+        let (target, name, config) = (target.clone(), name.clone(), Arc::clone(&config));
+        async move { handshake(&target, name, config).await.map(TokioIo::new) }
     });
     let connected = endpoint(uri).connect_with_connector(connector).await;
     connected.map_err(|source| DialError::Connect { address: address.to_owned(), source })

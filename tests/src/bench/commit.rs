@@ -1,8 +1,8 @@
 //! How many writes per second three real managers commit to their disks, and how long one takes.
 //!
 //! A write replaces a label of 256 bytes of a node that only its client writes to. Calls go over mutual TLS to the leader, as
-//! another manager forwards them for root of its node; the clients share a few connections, a stream per call. Nothing runs in
-//! the cluster.
+//! another manager forwards them for root of its node; the clients share a few connections, a stream per call, and speak
+//! HTTP/2 directly. Nothing runs in the cluster.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -15,12 +15,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use swarm_pki::{JoinRequest, JoinToken, join};
 use swarm_proto::v1;
 use swarm_proto::v1::nodes_client::NodesClient;
-use tonic::metadata::MetadataValue;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
-use tonic::{Request, Status};
 
 use super::Report;
+use super::calls::Calls;
 use super::figures::{Times, rounded};
 use super::managers::Managers;
 use super::process::{Usage, load_average};
@@ -30,8 +27,7 @@ const VALUE_BYTES: usize = 256;
 const LABEL: &str = "bench";
 /// Nodes that join at the same time.
 const JOINING: usize = 32;
-/// For whom a manager forwards a call.
-const CALLER: &str = "swarm-caller";
+const UPDATE: &str = "/swarm.v1.Nodes/Update";
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -167,9 +163,9 @@ async fn join_nodes(count: u16, managers: &Managers, leader: u16) -> anyhow::Res
 }
 
 async fn clients(options: &Options, managers: &Managers, leader: u16) -> anyhow::Result<Vec<Client>> {
-    let mut channels = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..options.connections {
-        channels.push(managers.dial(leader, leader).await?);
+        connections.push(managers.dial(leader, leader).await?);
     }
     let operator = managers.operator(leader).await?;
     let mut nodes = NodesClient::new(operator.channel()).max_decoding_message_size(64 << 20);
@@ -178,28 +174,15 @@ async fn clients(options: &Options, managers: &Managers, leader: u16) -> anyhow:
         .into_iter()
         .filter(|node| node.engine.as_ref().is_some_and(|engine| engine.hostname.starts_with("write-")));
     let clients: Vec<Client> = own
-        .zip(channels.iter().cycle())
-        .map(|(node, channel)| Client {
-            nodes: NodesClient::with_interceptor(channel.clone(), FOR_ROOT),
-            node,
-            written: 0,
-        })
+        .zip(connections.iter().cycle())
+        .map(|(node, calls)| Client { calls: Calls::clone(calls), node, written: 0 })
         .collect();
     ensure!(clients.len() == usize::from(options.clients), "only {} nodes joined", clients.len());
     Ok(clients)
 }
 
-type ForRoot = fn(Request<()>) -> Result<Request<()>, Status>;
-
-const FOR_ROOT: ForRoot = for_root;
-
-fn for_root(mut request: Request<()>) -> Result<Request<()>, Status> {
-    request.metadata_mut().insert(CALLER, MetadataValue::from_static("root bench"));
-    Ok(request)
-}
-
 struct Client {
-    nodes: NodesClient<InterceptedService<Channel, ForRoot>>,
+    calls: Calls,
     node: v1::Node,
     written: u64,
 }
@@ -224,7 +207,7 @@ impl Client {
         };
         let version = self.node.meta.map_or(0, |meta| meta.version);
         let request = v1::UpdateNodeRequest { node_id: self.node.id.clone(), version, spec: Some(spec) };
-        self.node = self.nodes.update(request).await?.into_inner();
+        self.node = self.calls.call(UPDATE, &request).await?;
         let now = self.node.spec.as_ref().and_then(|spec| spec.labels.get(LABEL));
         ensure!(now == Some(&value), "a write was answered with something else");
         Ok(())

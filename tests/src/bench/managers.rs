@@ -7,8 +7,8 @@ use swarm_manager::keys::{Keyring, Opened};
 use swarm_pki::{Credentials, Dialler};
 use swarm_proto::v1;
 use swarm_proto::v1::nodes_client::NodesClient;
-use tonic::transport::Channel;
 
+use super::calls::Calls;
 use super::operator::Operator;
 use super::process::{self, Usage};
 use crate::e2e::{Cluster, Options};
@@ -149,7 +149,7 @@ impl Managers {
     }
 
     /// A connection over mutual TLS with a manager's certificate, as managers have among each other.
-    pub async fn dial(&self, from: u16, to: u16) -> anyhow::Result<Channel> {
+    pub async fn dial(&self, from: u16, to: u16) -> anyhow::Result<Calls> {
         let data = self.cluster.data(from);
         let Opened::Unlocked(keyring) = Keyring::open(&data.join("manager"))? else {
             bail!("the manager's disk is locked");
@@ -157,7 +157,8 @@ impl Managers {
         let unwrap = |wrapped: &str| keyring.unwrap_private_key(wrapped);
         let credentials = Credentials::load_wrapped(&data.join("node.pem"), unwrap)?;
         let dialler = Dialler::new(&credentials.context("a manager has credentials")?)?;
-        Ok(dialler.connect(&self.address(to)).await?)
+        let address = self.address(to);
+        Calls::begin(dialler.stream(&address).await?, &address).await
     }
 
     pub fn usage(&self, number: u16) -> anyhow::Result<Usage> {

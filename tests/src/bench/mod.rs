@@ -1,5 +1,6 @@
 //! Benchmarks of `swarm-bench`, one module each. A benchmark checks its own results and fails if they are wrong.
 
+mod calls;
 pub mod commit;
 pub mod failover;
 pub mod fleet;
