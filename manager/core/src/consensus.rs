@@ -44,8 +44,6 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const MAX_IN_FLIGHT: usize = 1_024;
 /// Proposed and not yet committed; above it proposals are refused. 64 MiB is some 100,000 task creations.
 const MAX_UNCOMMITTED_BYTES: u64 = 64 << 20;
-/// Groups of proposals on their way to the own disk: one is written while the next one forms.
-const MAX_WRITING: usize = 1;
 /// Entries handed out for application in one round.
 const MAX_ROUND_BYTES: u64 = 16 << 20;
 /// A process that was stopped for long must not run out its election timeout at once: its inbox may hold the heartbeat.
@@ -394,9 +392,12 @@ impl Consensus {
         own.then(|| number.try_into().map(u64::from_be_bytes).ok())?
     }
 
-    /// Whether the disk already has enough to do: what is proposed later goes there together.
-    pub fn disk_is_busy(&self) -> bool {
-        self.in_flight.iter().filter(|ready| ready.needs_disk).count() >= MAX_WRITING
+    /// Whether a group of proposals is on its way: to the own disk, or to a majority. What is proposed later goes together
+    /// with the next one. A group costs each member a write, a sync and two messages, whatever it holds, so under
+    /// load few large ones are worth more than the time that the second one waits for the first.
+    pub fn is_committing(&self) -> bool {
+        let log = &self.raw.raft.raft_log;
+        log.last_index() > log.committed || self.in_flight.iter().any(|ready| ready.needs_disk)
     }
 
     /// From now on followers are not told what is committed in messages of their own: an append is about to come.

@@ -159,9 +159,9 @@ impl ManagerCore {
         self.consensus.next_tick().into_iter().chain(leader).min().filter(|_| !self.stopped)
     }
 
-    /// Whether writes that come now wait for the disk: they are taken in together after the next [`Event::Persisted`].
+    /// Whether writes that come now wait for those before: they are taken in together once these are committed.
     pub fn gathers_writes(&self) -> bool {
-        self.leader.is_some() && self.consensus.disk_is_busy() && !self.stopped
+        self.leader.is_some() && self.consensus.is_committing() && !self.stopped
     }
 
     /// Index of the applied state and a digest of it: equal on all managers that applied the same index. For checkers.

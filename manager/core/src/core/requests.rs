@@ -30,7 +30,7 @@ impl ManagerCore {
         }
         let reads = self.inbox.extract_if(.., |asked| asked.request.is_read());
         let mut asking: Vec<_> = reads.map(|asked| (asked.id, Asking::Read(asked.request))).collect();
-        // While the disk writes, they gather for one sync and one message to each follower. `Persisted` ends the wait.
+        // While a group is on its way, the next one gathers. What commits it ends the wait.
         if !self.gathers_writes() {
             for asked in std::mem::take(&mut self.inbox) {
                 let id = asked.id;
