@@ -10,6 +10,8 @@
 //! The crate knows nothing of clusters, images or networks: layers come unpacked, a network
 //! namespace comes as an open file descriptor. Everything is synchronous.
 
+pub mod allocator;
+
 mod spec;
 
 mod container;

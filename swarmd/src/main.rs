@@ -16,9 +16,13 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use swarm_runtime::allocator::Allocator;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     // Before anything has threads: the shim is single-threaded and small.
@@ -26,6 +30,7 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == "shim") {
         swarm_runtime::shim::main(arguments);
     }
+    ALLOCATOR.serve_daemon();
     let cli = Cli::parse();
     log_to_stderr(cli.log_json);
     let outcome = runtime().and_then(|runtime| match cli.command {

@@ -1,6 +1,7 @@
 //! `swarm-bench`: the benchmarks, a subcommand each. Exits 1 if a result is wrong.
 
 use clap::{Parser, Subcommand};
+use swarm_runtime::allocator::Allocator;
 use swarm_tests::bench::{commit, failover, fleet, node_loss, scheduler, start, store, submit};
 use tracing_subscriber::EnvFilter;
 
@@ -37,11 +38,16 @@ enum Benchmark {
     FleetManager(fleet::ServeOptions),
 }
 
+/// As the daemon has it: simulated agents are its code.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args_os().skip(1).peekable();
     if words.next_if(|word| word == swarm_runtime::shim::ARGUMENT).is_some() {
         swarm_runtime::shim::main(words);
     }
+    ALLOCATOR.serve_daemon();
     let arguments = Arguments::parse();
     // What simulated agents log, where it is asked for.
     if let Ok(filter) = EnvFilter::try_from_env("SWARM_LOG") {
