@@ -14,6 +14,9 @@ use swarm_model::{Assignment, TaskId, Timestamp};
 
 use super::dice::Dice;
 
+/// Of one task.
+const MAX_FAILED_PULLS: u32 = 3;
+
 /// What a container does, as its arguments say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behaviour {
@@ -95,6 +98,7 @@ pub struct Runtime {
     pub network_failures: u64,
     /// What no agent may do, and did.
     pub wrongs: Vec<String>,
+    failed_pulls: BTreeMap<TaskId, u32>,
     pids: u32,
 }
 
@@ -109,6 +113,7 @@ impl Runtime {
             mesh: Arc::default(),
             network_failures: 0,
             wrongs: Vec::new(),
+            failed_pulls: BTreeMap::new(),
             pids: 100,
         }
     }
@@ -179,7 +184,7 @@ impl Runtime {
     fn prepare(&mut self, assignment: &Assignment) -> Result<(), PrepareFailure> {
         match Behaviour::of(&assignment.spec.container.args) {
             Behaviour::CannotBePrepared => Err(PrepareFailure::Final("no such image".to_owned())),
-            Behaviour::FlakyImage if self.dice.coin() => {
+            Behaviour::FlakyImage if self.pulls_fail(assignment.task) => {
                 Err(PrepareFailure::Transient("the registry does not answer".to_owned()))
             }
             Behaviour::Serves
@@ -188,6 +193,14 @@ impl Runtime {
             | Behaviour::CannotStart
             | Behaviour::IgnoresStop => Ok(()),
         }
+    }
+
+    /// Of one task not more often than a cluster that has healed can wait for: the pauses between double.
+    fn pulls_fail(&mut self, task: TaskId) -> bool {
+        let failed = self.failed_pulls.entry(task).or_default();
+        let fails = *failed < MAX_FAILED_PULLS && self.dice.coin();
+        *failed += u32::from(fails);
+        fails
     }
 
     fn start(&mut self, now: Timestamp, assignment: &Arc<Assignment>) -> Vec<(Duration, Later)> {
