@@ -62,6 +62,9 @@ pub struct ManagerCore {
     now: Timestamp,
 }
 
+/// Writes that are proposed without waiting for those before: what a group costs is nothing beside them.
+pub const FULL_GROUP: usize = 128;
+
 /// A request that waits.
 struct Asked {
     id: RequestId,
@@ -159,9 +162,11 @@ impl ManagerCore {
         self.consensus.next_tick().into_iter().chain(leader).min().filter(|_| !self.stopped)
     }
 
-    /// Whether writes that come now wait for those before: they are taken in together once these are committed.
+    /// Whether writes that come now wait for those before: they are taken in together once these are committed, or once
+    /// they are [`FULL_GROUP`].
     pub fn gathers_writes(&self) -> bool {
-        self.leader.is_some() && self.consensus.is_committing() && !self.stopped
+        let gathers = self.consensus.is_committing() && self.inbox.len() < FULL_GROUP;
+        self.leader.is_some() && gathers && !self.stopped
     }
 
     /// Index of the applied state and a digest of it: equal on all managers that applied the same index. For checkers.

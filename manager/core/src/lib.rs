@@ -27,5 +27,5 @@ mod randomness;
 mod views;
 mod watch;
 
-pub use core::{ManagerCore, Replica, StartError};
+pub use core::{FULL_GROUP, ManagerCore, Replica, StartError};
 pub use members::first_raft_id;

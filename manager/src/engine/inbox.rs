@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use swarm_manager_core::FULL_GROUP;
 use swarm_manager_core::api::{ApiError, Request, Response};
 use swarm_manager_core::door::Event;
 use swarm_model::Actor;
@@ -27,7 +28,7 @@ impl Item {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
     Anything,
-    /// Writes join those that wait for the disk.
+    /// Writes join those that wait, until they are a group.
     AnythingButWrites,
 }
 
@@ -59,7 +60,7 @@ impl Queue {
     fn is_worth(&self, wake: Wake) -> bool {
         match wake {
             Wake::Anything => !self.items.is_empty(),
-            Wake::AnythingButWrites => self.urgent > 0,
+            Wake::AnythingButWrites => self.urgent > 0 || self.items.len() >= FULL_GROUP,
         }
     }
 }
