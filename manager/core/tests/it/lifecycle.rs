@@ -169,6 +169,25 @@ fn a_restarted_agent_moves_nothing() {
     assert_eq!(world.entries_written, written);
 }
 
+/// The plan that puts tasks there is proposed before the drain is applied, and applied behind it.
+#[test]
+fn a_node_that_is_drained_while_tasks_are_on_their_way_there_ends_with_none() {
+    for delay in 0..100 {
+        let mut world = World::with_agents(9, 1, 3);
+        let node = world.nodes()[1].node.clone();
+        let mut spec = node.spec.clone();
+        spec.availability = Availability::Drain;
+        let web = Arc::new(specs::service("web", 6));
+        world.send(Request::CreateService { spec: web, request_id: None });
+        world.run_for(Duration::from_micros(delay * 10));
+        world.send(Request::UpdateNode { node: "host-1".to_owned(), version: node.version, spec });
+        world.run_for(Duration::from_secs(3));
+        let running = world.running("web");
+        assert_eq!(running.len(), 6, "after {delay}");
+        assert!(running.iter().all(|view| view.task.node != Some(node.id)), "after {delay}");
+    }
+}
+
 #[test]
 fn a_drained_node_ends_with_no_task() {
     let mut world = World::with_agents(9, 1, 3);
