@@ -22,8 +22,8 @@ static EARLY_BYTES: AtomicUsize = AtomicUsize::new(0);
 pub struct Allocator;
 
 impl Allocator {
-    /// From now on the process is a daemon. Before it has threads; without this, nothing changes. Where the heap cannot be
-    /// found, nothing changes either.
+    /// From now on the process is a daemon. To be called first in `main`: there are no threads yet, and of what was allocated
+    /// before nothing of 128 KiB lives on. Without this, nothing changes; nor where the heap cannot be found.
     pub fn serve_daemon(&self) {
         let Some((start, end)) = fs::read_to_string("/proc/self/maps").ok().and_then(|maps| heap(&maps))
         else {

@@ -26,9 +26,8 @@ static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     // Before anything has threads: the shim is single-threaded and small.
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "shim") {
-        swarm_runtime::shim::main(arguments);
+    if std::env::args_os().nth(1).is_some_and(|first| first == "shim") {
+        swarm_runtime::shim::main(std::env::args_os().skip(2));
     }
     ALLOCATOR.serve_daemon();
     let cli = Cli::parse();

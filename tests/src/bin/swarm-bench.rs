@@ -43,9 +43,8 @@ enum Benchmark {
 static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> anyhow::Result<()> {
-    let mut words = std::env::args_os().skip(1).peekable();
-    if words.next_if(|word| word == swarm_runtime::shim::ARGUMENT).is_some() {
-        swarm_runtime::shim::main(words);
+    if std::env::args_os().nth(1).is_some_and(|first| first == swarm_runtime::shim::ARGUMENT) {
+        swarm_runtime::shim::main(std::env::args_os().skip(2));
     }
     ALLOCATOR.serve_daemon();
     let arguments = Arguments::parse();
