@@ -169,7 +169,7 @@ impl Scheduler {
         let footprint = places.footprint(line, request.reservations, request.host_ports);
         let terms = Terms::of(request, &footprint, others, &self.failures, nodes);
         let class = self.classes.current(&ClassKey::new(request.placement), nodes);
-        places.sync(class, nodes, &footprint);
+        places.sync(class, nodes, &footprint, terms.max_replicas);
         let mut contest = Contest::open(class, nodes, places, terms);
         for task in request.tasks {
             let node = match tasks.get(task) {
@@ -200,7 +200,7 @@ impl Scheduler {
         let footprint = places.footprint(line, request.reservations, request.host_ports);
         let terms = Terms::of(request, &footprint, others, &self.failures, nodes);
         let class = self.classes.current(&ClassKey::new(request.placement), nodes);
-        places.sync(class, nodes, &footprint);
+        places.sync(class, nodes, &footprint, terms.max_replicas);
         let mut contest = Contest::open(class, nodes, places, terms);
         let open = contest.is_open();
         contest.close();

@@ -101,14 +101,15 @@ struct Fills {
     unsorted: Vec<Slot>,
 }
 
-/// Per leaf, how far up the ladder each node runs a task of the service or lacks what `footprint` needs.
-/// Follows the nodes on which something was freed.
+/// Per leaf, how far up the ladder each node runs a task of the service, lacks what `footprint` needs, or has as many
+/// tasks of its other revisions as it may. Follows the nodes on which something was freed.
 #[derive(Debug, Default)]
 struct Fresh {
     class: u64,
     epoch: u64,
     synced: u64,
     footprint: Option<Arc<Footprint>>,
+    max_replicas: u32,
     from: BTreeMap<GroupId, Mark>,
     /// Nodes that were passed over to learn this: following more changes than that would not pay.
     passed_over: usize,
@@ -175,9 +176,16 @@ impl Places {
         }
     }
 
-    /// Gets ready for a plan on `class`, which must be up to date, for tasks that take `footprint`.
-    pub(super) fn sync(&mut self, class: &Class, nodes: &Nodes, footprint: &Arc<Footprint>) {
-        self.fresh.sync(class, nodes, footprint);
+    /// Gets ready for a plan on `class`, which must be up to date, for tasks that take `footprint`, at most
+    /// `max_replicas` on a node.
+    pub(super) fn sync(
+        &mut self,
+        class: &Class,
+        nodes: &Nodes,
+        footprint: &Arc<Footprint>,
+        max_replicas: u32,
+    ) {
+        self.fresh.sync(class, nodes, footprint, max_replicas);
         if class.spreads() {
             self.sync_fills(class, nodes);
         } else if self.fills.class != 0 {
@@ -305,10 +313,10 @@ impl Fills {
 }
 
 impl Fresh {
-    fn sync(&mut self, class: &Class, nodes: &Nodes, footprint: &Arc<Footprint>) {
+    fn sync(&mut self, class: &Class, nodes: &Nodes, footprint: &Arc<Footprint>, max_replicas: u32) {
         let (freed, ladder) = (nodes.freed(), nodes.ladder());
         let limit = self.passed_over + FOLLOW_AT_LEAST;
-        let same = (self.class, self.epoch) == (class.id, ladder.epoch())
+        let same = (self.class, self.epoch, self.max_replicas) == (class.id, ladder.epoch(), max_replicas)
             && self.footprint.as_ref().is_some_and(|last| last == footprint);
         if same && freed.since(self.synced).nth(limit).is_none() {
             for slot in freed.since(self.synced) {
@@ -318,8 +326,9 @@ impl Fresh {
                 }
             }
         } else {
-            *self = Self { class: class.id, epoch: ladder.epoch(), ..Self::default() };
-            self.footprint = Some(Arc::clone(footprint));
+            let footprint = Some(Arc::clone(footprint));
+            *self =
+                Self { class: class.id, epoch: ladder.epoch(), footprint, max_replicas, ..Self::default() };
         }
         self.synced = freed.now();
     }
