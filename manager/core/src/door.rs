@@ -45,7 +45,7 @@ impl Default for LogKeeping {
 }
 
 impl Config {
-    /// With the paces of production. Elections come after 10 to 20 ticks, so a lost leader is replaced within 0.3 to 0.6 s.
+    /// With the paces of production. Elections begin after 20 to 40 ticks without a word of the leader: 0.6 to 1.2 s.
     pub fn new(node_id: NodeId, raft_id: u64, seed: [u8; 32]) -> Self {
         let (tick, sweep) = (Duration::from_millis(30), Duration::from_secs(60));
         Self { node_id, raft_id, seed, tick, log: LogKeeping::default(), sweep }

@@ -154,3 +154,85 @@ impl Consensus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::{BufMut, Bytes, BytesMut};
+    use prost011::Message as _;
+    use raft::eraftpb::{ConfState, Snapshot, SnapshotMetadata};
+    use swarm_model::{NodeId, Timestamp};
+
+    use super::*;
+    use crate::door::{CheckpointState, Config, Recovered};
+
+    const TERM: u64 = 3;
+    const LEADER: u64 = 2;
+
+    /// Member 1 of three, that has applied entry 5.
+    fn follower() -> Consensus {
+        let config = Config::new(NodeId::from_u128(1), 1, [7; 32]);
+        let checkpoint = CheckpointState {
+            index: 5,
+            term: TERM,
+            conf_state: Bytes::from(members().encode_to_vec()),
+            objects: Vec::new(),
+        };
+        let recovered = Recovered { checkpoint: Some(checkpoint), ..Recovered::default() };
+        Consensus::recover(&config, recovered, Timestamp::ZERO).expect("a state that fits together")
+    }
+
+    fn members() -> ConfState {
+        ConfState { voters: vec![1, 2, 3], ..ConfState::default() }
+    }
+
+    fn hear(consensus: &mut Consensus, kind: MessageType, state: Bytes) -> Option<u64> {
+        let metadata = SnapshotMetadata { conf_state: Some(members()), index: 9, term: TERM };
+        let mut message = Message { from: LEADER, to: 1, term: TERM, ..Message::default() };
+        message.set_msg_type(kind);
+        message.snapshot =
+            (!state.is_empty()).then(|| Snapshot { metadata: Some(metadata), ..Snapshot::default() });
+        consensus.step(&message.encode_to_vec(), state, Timestamp::ZERO).expect("a message of the leader");
+        let mut effects = Vec::new();
+        let rounds = std::iter::from_fn(|| consensus.next_round(&mut effects));
+        rounds.filter_map(|round| round.install).map(|installed| installed.index).last()
+    }
+
+    fn state() -> Bytes {
+        let mut object = BytesMut::new();
+        for part in [&b"key"[..], b"value"] {
+            object.put_u32(part.len() as u32);
+            object.put_slice(part);
+        }
+        object.freeze()
+    }
+
+    #[test]
+    fn of_a_leader_just_given_up_a_snapshot_is_taken_and_a_heartbeat_is_not() {
+        let mut consensus = follower();
+        hear(&mut consensus, MessageType::MsgHeartbeat, Bytes::new());
+        assert_eq!(consensus.leader(), Some(LEADER));
+        consensus.peer_lost(LEADER);
+        assert_eq!((consensus.leader(), consensus.term()), (None, TERM), "it asks who would vote for it");
+        hear(&mut consensus, MessageType::MsgHeartbeat, Bytes::new());
+        assert_eq!(consensus.leader(), None, "what it sent before it was lost makes nobody a leader");
+        // Its sender, should it live, sends nothing more until this is answered.
+        assert_eq!(hear(&mut consensus, MessageType::MsgSnapshot, state()), Some(9));
+    }
+
+    #[test]
+    fn a_lost_leader_that_lives_is_heard_again_after_two_ticks() {
+        let mut consensus = follower();
+        hear(&mut consensus, MessageType::MsgHeartbeat, Bytes::new());
+        consensus.peer_lost(LEADER);
+        let mut now = Timestamp::ZERO;
+        let heard_after = (1..).find(|_| {
+            now = now + Duration::from_millis(30);
+            consensus.advance_clock(now);
+            hear(&mut consensus, MessageType::MsgHeartbeat, Bytes::new());
+            consensus.leader().is_some()
+        });
+        assert_eq!(heard_after, Some(DEAF_TICKS));
+    }
+}
