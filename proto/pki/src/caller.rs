@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
+use crate::coalesced::Coalesced;
 use crate::expelled::Cut;
 use crate::identity::NodeIdentity;
 use crate::operator::OperatorIdentity;
@@ -32,7 +33,7 @@ pub enum Caller {
 /// A byte stream with the identity of its other side. tonic hands the [`Caller`] to every request.
 #[derive(Debug)]
 pub struct Connection<S> {
-    stream: S,
+    stream: Coalesced<S>,
     caller: Caller,
     /// When it ends, whatever is under way.
     until: Option<Pin<Box<Sleep>>>,
@@ -44,7 +45,7 @@ pub struct Connection<S> {
 
 impl<S> Connection<S> {
     pub(crate) fn new(stream: S, caller: Caller) -> Self {
-        Self { stream, caller, until: None, cut: None, _place: None }
+        Self { stream: Coalesced::new(stream), caller, until: None, cut: None, _place: None }
     }
 
     /// For as long as the caller is not expelled.
@@ -55,7 +56,7 @@ impl<S> Connection<S> {
     /// One of few, and not for long.
     pub(crate) fn passing(stream: S, caller: Caller, life: Duration, place: OwnedSemaphorePermit) -> Self {
         let until = Some(Box::pin(tokio::time::sleep(life)));
-        Self { stream, caller, until, cut: None, _place: Some(place) }
+        Self { until, _place: Some(place), ..Self::new(stream, caller) }
     }
 
     fn is_cut(&self, context: &Context<'_>) -> bool {
@@ -99,17 +100,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if self.is_cut(context) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::coalesced::Coalesced;
 use crate::credentials::Credentials;
 use crate::identity::manager_name;
 use crate::tls::{TlsError, client_config};
@@ -85,7 +86,7 @@ impl Dialler {
     ///
     /// # Errors
     /// As [`Self::connect`].
-    pub async fn stream(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn stream(&self, address: &str) -> io::Result<Coalesced<TlsStream<TcpStream>>> {
         handshake(address, server_name(None), self.config.load_full()).await
     }
 }
@@ -98,11 +99,11 @@ async fn handshake(
     address: &str,
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
-) -> io::Result<TlsStream<TcpStream>> {
+) -> io::Result<Coalesced<TlsStream<TcpStream>>> {
     let handshake = async {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        TlsConnector::from(config).connect(name, stream).await
+        TlsConnector::from(config).connect(name, stream).await.map(Coalesced::new)
     };
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
     tokio::time::timeout(CONNECT_TIMEOUT, handshake).await.map_err(late)?

@@ -8,6 +8,7 @@
 mod accept;
 mod authority;
 mod caller;
+mod coalesced;
 mod credentials;
 mod dial;
 mod expelled;
@@ -22,6 +23,7 @@ pub use accept::{
 };
 pub use authority::{Authority, AuthorityError, FormerError, SigningRequest, former_member};
 pub use caller::{Caller, Connection};
+pub use coalesced::Coalesced;
 pub use credentials::{Credentials, CredentialsError, NodeKey};
 pub use dial::{CONNECT_TIMEOUT, DialError, Dialler};
 pub use expelled::Expelled;
