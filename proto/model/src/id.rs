@@ -63,8 +63,12 @@ impl FromStr for Id {
         }
         text.bytes()
             .try_fold(0u128, |value, byte| {
-                let digit = DIGITS.iter().position(|d| *d == byte)?;
-                value.checked_mul(36)?.checked_add(digit as u128)
+                let digit = match byte {
+                    b'0'..=b'9' => byte - b'0',
+                    b'a'..=b'z' => byte - b'a' + 10,
+                    _ => return None,
+                };
+                value.checked_mul(36)?.checked_add(digit.into())
             })
             .map(Self)
             .ok_or_else(refuse)

@@ -38,6 +38,15 @@ impl Indexes {
         }
     }
 
+    /// `new` takes the place of `old`. Most changes of a node touch nothing that is indexed.
+    pub fn replace_node(&mut self, old: &Node, new: &Node) {
+        let indexed = |node: &Node| (node.index, node.spec.role, node.raft_id.is_some());
+        if indexed(old) != indexed(new) || old.engine.hostname != new.engine.hostname {
+            self.remove_node(old);
+            self.add_node(new);
+        }
+    }
+
     pub fn remove_node(&mut self, node: &Node) {
         self.nodes_by_hostname.remove(&(node.engine.hostname.clone(), node.id));
         self.nodes_by_index.remove(&node.index);

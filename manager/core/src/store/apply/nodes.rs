@@ -31,7 +31,10 @@ impl Store {
         if node.spec.role == NodeRole::Manager && node.manager_address.is_some() && node.raft_id.is_none() {
             Arc::make_mut(&mut node).raft_id = Some(members::first_raft_id(node.id));
         }
-        self.indexes.add_node(&node);
+        match self.nodes.get(&node.id) {
+            Some(old) => self.indexes.replace_node(old, &node),
+            None => self.indexes.add_node(&node),
+        }
         self.unsaved.insert(Key::Node(node.id));
         self.nodes.insert(node.id, node);
     }
@@ -76,10 +79,9 @@ impl Store {
         })
     }
 
-    /// Changes a node that exists, and its places in the indexes.
+    /// Changes a node that exists.
     fn change_node(&mut self, id: NodeId, change: impl FnOnce(&mut Node)) -> Result {
         let mut node = self.nodes.get(&id).ok_or(ApplyError::Gone("node"))?.clone();
-        self.indexes.remove_node(&node);
         change(Arc::make_mut(&mut node));
         self.put_node(node);
         Ok(Changed::Node(id))
