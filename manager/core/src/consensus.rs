@@ -88,6 +88,8 @@ pub(crate) struct Consensus {
     reads: u64,
     /// When each peer was last heard of; without those whose connection broke since.
     heard: BTreeMap<u64, Timestamp>,
+    /// Entries were proposed that no follower was sent.
+    unsent: bool,
     /// What was committed when the followers were last told; `None`: they are told at once.
     held_commit: Option<u64>,
     /// The state of the leader's snapshot that raft-rs is about to hand out.
@@ -111,6 +113,7 @@ impl Consensus {
             proposals: 0,
             reads: 0,
             heard: BTreeMap::new(),
+            unsent: false,
             held_commit: None,
             received: None,
         };
@@ -302,9 +305,25 @@ impl Consensus {
         }
         let number = self.proposals + 1;
         let context = [self.incarnation.to_be_bytes(), number.to_be_bytes()].concat();
-        self.raw.propose(context, data).map_err(|_| ProposeError::Busy)?;
+        let raft = &mut self.raw.raft;
+        // What raft-rs would look at. Its own `propose` sends each entry alone, and its `batch_append` joins messages that
+        // do not follow each other.
+        if raft.lead_transferee.is_some() || raft.prs().get(raft.id).is_none() {
+            return Err(ProposeError::Busy);
+        }
+        if !raft.append_entry(&mut [Entry { data, context, ..Entry::default() }]) {
+            return Err(ProposeError::Busy);
+        }
         self.proposals = number;
+        self.unsent = true;
         Ok(number)
+    }
+
+    /// Sends the followers what was proposed since the last time.
+    fn send_proposals(&mut self) {
+        if std::mem::take(&mut self.unsent) && self.is_leader() {
+            self.raw.raft.bcast_append();
+        }
     }
 
     /// Asks the members to confirm leadership; the context comes back with [`Round::reads`].
@@ -316,6 +335,7 @@ impl Consensus {
 
     /// The next work for the state machine; `None` when all is quiet until the next event.
     pub fn next_round(&mut self, effects: &mut Vec<Effect>) -> Option<Round> {
+        self.send_proposals();
         if !self.raw.has_ready() {
             return None;
         }
@@ -345,7 +365,7 @@ impl Consensus {
     }
 
     fn send_all(&mut self, messages: Vec<Message>, effects: &mut Vec<Effect>) {
-        for message in message::join(messages, MAX_MESSAGE_BYTES) {
+        for message in messages {
             let to = message.to;
             if message.msg_type != MessageType::MsgSnapshot as i32 {
                 effects.push(Effect::SendRaft { to, message: encode(&message) });
@@ -410,9 +430,8 @@ impl Consensus {
     pub fn announce_commits(&mut self) {
         let Some(told) = self.held_commit.take() else { return };
         self.raw.skip_bcast_commit(false);
-        if self.is_leader() && self.raw.raft.raft_log.committed > told {
-            self.raw.raft.bcast_append();
-        }
+        self.unsent |= self.raw.raft.raft_log.committed > told;
+        self.send_proposals();
     }
 
     /// Whether a follower waits for a snapshot.
@@ -476,7 +495,6 @@ fn without_snapshots(mut messages: Vec<Message>) -> Vec<Message> {
 }
 
 fn send(messages: Vec<Message>, effects: &mut Vec<Effect>) {
-    let joined = message::join(messages, MAX_MESSAGE_BYTES);
     effects
-        .extend(joined.iter().map(|message| Effect::SendRaft { to: message.to, message: encode(message) }));
+        .extend(messages.iter().map(|message| Effect::SendRaft { to: message.to, message: encode(message) }));
 }

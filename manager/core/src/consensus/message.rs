@@ -76,35 +76,8 @@ pub(super) fn decode(
     Ok((message, received))
 }
 
-/// Joins appends to the same member that follow each other, up to `limit` bytes of data. raft-rs can do that itself
-/// (`batch_append`), but adds entries to a message that they do not follow, too.
-pub(super) fn join(messages: Vec<Message>, limit: usize) -> Vec<Message> {
-    let mut joined: Vec<(Message, usize)> = Vec::with_capacity(messages.len());
-    for mut message in messages {
-        let size = message.entries.iter().map(|entry| entry.data.len()).sum();
-        let last = joined.iter_mut().rev().find(|(last, _)| last.to == message.to);
-        match last.filter(|(last, bytes)| follows(last, &message) && *bytes + size <= limit) {
-            Some((last, bytes)) => {
-                last.entries.append(&mut message.entries);
-                last.commit = last.commit.max(message.commit);
-                *bytes += size;
-            }
-            None => joined.push((message, size)),
-        }
-    }
-    joined.into_iter().map(|(message, _)| message).collect()
-}
-
-fn follows(last: &Message, next: &Message) -> bool {
-    let appends = [last, next].iter().all(|message| message.msg_type() == MessageType::MsgAppend);
-    let end = last.entries.last().map_or((last.index, last.log_term), |entry| (entry.index, entry.term));
-    appends && last.term == next.term && end == (next.index, next.log_term)
-}
-
 #[cfg(test)]
 mod tests {
-    use raft::eraftpb::Entry;
-
     use super::*;
 
     #[test]
@@ -135,41 +108,5 @@ mod tests {
         check(&|m| snapshot(m, raft::eraftpb::Snapshot::default()), "without its state");
         check(&|m| m.to = 3, "not for this member");
         assert!(decode(b"\xff\xff\xff", Bytes::new(), 1).is_err());
-    }
-
-    #[test]
-    fn appends_are_joined_where_they_follow_each_other() {
-        let check = |texts: &[&str], expect: &str| {
-            let message = |text: &&str| {
-                let [to, index, count, size] =
-                    text.split(' ').map(|it| it.parse().unwrap()).collect::<Vec<u64>>()[..]
-                else {
-                    panic!("{text}");
-                };
-                let entry = |at| Entry {
-                    index: index + at,
-                    term: 3,
-                    data: vec![0; size as usize],
-                    ..Entry::default()
-                };
-                let entries = (1..=count).map(entry).collect();
-                let mut message =
-                    Message { to, index, log_term: 3, commit: index, entries, ..Message::default() };
-                message.set_msg_type(MessageType::MsgAppend);
-                message
-            };
-            let joined = join(texts.iter().map(message).collect(), 100);
-            let shown: Vec<_> = joined
-                .iter()
-                .map(|it| format!("{} {}+{} {}", it.to, it.index, it.entries.len(), it.commit))
-                .collect();
-            assert_eq!(shown.join(", "), expect);
-        };
-        check(&["2 7 1 10", "3 7 1 10", "2 8 2 10", "3 8 1 10"], "2 7+3 8, 3 7+2 8");
-        check(&["2 7 1 60", "2 8 1 60"], "2 7+1 7, 2 8+1 8");
-        check(&["2 7 1 10", "2 8 0 0"], "2 7+1 8");
-        check(&["2 7 1 10", "2 7 2 10"], "2 7+1 7, 2 7+2 7");
-        // What raft-rs would join.
-        check(&["2 7 0 0", "2 9 3 10"], "2 7+0 7, 2 9+3 9");
     }
 }

@@ -306,16 +306,18 @@ impl List {
 
     /// Keys that came, went, or have another value.
     fn map(&mut self, what: &str, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) {
-        let mut keys = Vec::new();
-        for (key, value) in new {
-            match old.get(key) {
-                None => keys.push(format!("+{key}")),
-                Some(before) if before != value => keys.push(format!("~{key}")),
-                Some(_) => {}
+        let come = new.iter().filter_map(|(key, value)| match old.get(key) {
+            None => Some(('+', key)),
+            Some(before) => (before != value).then_some(('~', key)),
+        });
+        let gone = old.keys().filter(|key| !new.contains_key(*key)).map(|key| ('-', key));
+        for (number, (sign, key)) in come.chain(gone).enumerate() {
+            if number == 0 {
+                self.add(what);
             }
+            self.0.extend([' ', sign]);
+            self.0.push_str(key);
         }
-        keys.extend(old.keys().filter(|key| !new.contains_key(*key)).map(|key| format!("-{key}")));
-        self.differs(&format!("{what} {}", keys.join(" ")), !keys.is_empty());
     }
 
     fn add(&mut self, text: &str) {
