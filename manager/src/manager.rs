@@ -6,45 +6,44 @@
 //! DIR/images/   content of the cluster's image store
 //! ```
 
+mod error;
+mod follow;
+mod founding;
+
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::SocketAddrV4;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rand::TryRng;
 use rustls::ServerConfig;
-use swarm_image::{RegistryOptions, StoreError};
+use swarm_image::RegistryOptions;
 use swarm_manager_core::api::{ApiError, CreateCluster, NewNode, OwnState, Request, Response};
-use swarm_manager_core::door::{Config, Leadership};
+use swarm_manager_core::door::Config;
 use swarm_manager_core::first_raft_id;
-use swarm_model::{
-    Autolock, Availability, ClusterId, EngineDescription, Id, JoinSecrets, MAX_CERTIFICATE_LIFE, NodeId,
-    NodeRole, NodeSpec,
-};
-use swarm_pki::{
-    Authority, AuthorityError, Credentials, CredentialsError, Dialler, Expelled, JoinSecret, NodeIdentity,
-    NodeKey, SigningRequest, TlsError, server_config,
-};
+use swarm_model::{Availability, EngineDescription, JoinSecrets, NodeId, NodeRole, NodeSpec};
+use swarm_pki::{Authority, Credentials, Dialler, Expelled, JoinSecret, TlsError, server_config};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::authority::{AdmissionError, ClusterAuthority};
 use crate::backup::Backup;
-use crate::engine::{Engine, EngineError};
+use crate::engine::Engine;
 use crate::images::Images;
-use crate::keys::{KeyError, Keyring, UnlockKey};
+use crate::keys::Keyring;
 use crate::logs::Logs;
 use crate::peers::Peers;
-use crate::refound::RefoundError;
 use crate::server::{Door, Services};
-use crate::text::chain;
+use follow::{clean_up_once, expel, follow_autolock};
+use founding::{Founding, first_credentials, random};
+
+pub use error::ManagerError;
 
 /// Where what an unfinished bootstrap left is kept, until the next one.
 const LEFTOVER: &str = "leftover";
@@ -54,8 +53,6 @@ const STATE: [&str; 3] = ["log", "state", "data.key"];
 const HEARTBEAT_MS: u32 = 500;
 /// For the first write of a new cluster: one election and one sync, on the slowest of disks.
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(20);
-/// Before it is tried again to replace the key of the disk.
-const KEY_RETRY: Duration = Duration::from_secs(5);
 /// For calls under way to end when the manager stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -82,52 +79,6 @@ pub struct Bootstrap {
     pub gateway_pool: ipnet::Ipv4Net,
     /// Of its first node.
     pub availability: Availability,
-}
-
-/// Why there is no manager.
-#[derive(Debug, thiserror::Error)]
-pub enum ManagerError {
-    #[error("cannot prepare the manager's directory {path}", path = path.display())]
-    Directory {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot listen at {address}: is another manager running, or the address of another host?")]
-    Listen {
-        address: SocketAddrV4,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the operating system gave no randomness")]
-    Randomness(#[source] rand::rngs::SysError),
-    #[error("cannot make the cluster's certificate authority")]
-    Authority(#[source] AuthorityError),
-    #[error("cannot make the manager's credentials")]
-    Credentials(#[source] CredentialsError),
-    #[error(
-        "the manager's log {path} is gone: restore {path} from a backup, or let the node leave its cluster and make a new \
-         one", path = path.display()
-    )]
-    NoLog { path: PathBuf },
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    #[error("cannot set up TLS")]
-    Tls(#[source] TlsError),
-    #[error("the node's certificate is that of a worker")]
-    NotAManager,
-    #[error("cannot start the manager")]
-    Engine(#[source] EngineError),
-    #[error("cannot open the image store")]
-    Images(#[source] StoreError),
-    #[error("cannot write the state of the backup")]
-    Restore(#[source] RefoundError),
-    #[error("swarmd stops")]
-    Interrupted,
-    #[error("cannot create the cluster")]
-    Create(#[source] ApiError),
-    #[error("cannot create the cluster: nothing was written within {} s", BOOTSTRAP_TIMEOUT.as_secs())]
-    CreateTimeout,
 }
 
 /// A running manager. Dropping it without [`Manager::stop`] is like losing power, but for the process that goes on.
@@ -401,88 +352,6 @@ impl Drop for Manager {
     }
 }
 
-/// What makes a cluster: its authority, and the credentials of its first manager.
-struct Founding {
-    authority: Authority,
-    root_key: String,
-    credentials: Credentials,
-}
-
-impl Founding {
-    fn new() -> Result<Self, ManagerError> {
-        let now = SystemTime::now();
-        let cluster = ClusterId::from_u128(u128::from_be_bytes(random()?));
-        let (authority, root_key) = Authority::generate(cluster, now).map_err(ManagerError::Authority)?;
-        let credentials = first_credentials(&authority, cluster, MAX_CERTIFICATE_LIFE)?;
-        Ok(Self { authority, root_key, credentials })
-    }
-}
-
-/// Of a manager that nobody else could certify.
-fn first_credentials(
-    authority: &Authority,
-    cluster: ClusterId,
-    life: Duration,
-) -> Result<Credentials, ManagerError> {
-    let key = NodeKey::generate().map_err(ManagerError::Credentials)?;
-    let request = key.request().map_err(ManagerError::Credentials)?;
-    let request = SigningRequest::parse(&request).map_err(ManagerError::Authority)?;
-    let node: NodeId = NewNode::id_of_key(&request.key_digest());
-    let identity = NodeIdentity { node, role: NodeRole::Manager, cluster };
-    let chain = authority.issue(&request, &identity, SystemTime::now(), life);
-    let chain = chain.map_err(ManagerError::Authority)?;
-    key.certified(&chain, authority.root_pem()).map_err(ManagerError::Credentials)
-}
-
-/// Cuts the connections of nodes and operators that are removed.
-async fn expel(engine: Engine, expelled: Expelled) {
-    let (mut nodes, mut operators) = (engine.removed(), engine.operators());
-    loop {
-        let mut removed: Vec<Id> = nodes.borrow_and_update().iter().map(|(node, _)| node.0).collect();
-        removed.extend(operators.borrow_and_update().removed().map(|(operator, _)| operator.0));
-        expelled.set(removed);
-        let changed = tokio::select! {
-            changed = nodes.changed() => changed,
-            changed = operators.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
-        }
-    }
-}
-
-/// Locks and unlocks the manager's disk as the cluster decides.
-async fn follow_autolock(engine: Engine, keyring: Keyring) {
-    let mut autolock = engine.autolock();
-    autolock.mark_changed();
-    while autolock.changed().await.is_ok() {
-        let Some(decided) = autolock.borrow_and_update().clone() else { continue };
-        let keyring = keyring.clone();
-        let written = tokio::task::spawn_blocking(move || lock_disk(&keyring, &decided)).await;
-        if let Ok(Err(error)) = written {
-            error!(
-                error = chain(&*error),
-                "the key of this manager's disk cannot be replaced; it is tried again"
-            );
-            tokio::time::sleep(KEY_RETRY).await;
-            autolock.mark_changed();
-        }
-    }
-}
-
-fn lock_disk(keyring: &Keyring, decided: &Autolock) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let unlock = decided.unlock_key.as_ref().map(|key| key.reveal().parse::<UnlockKey>()).transpose()?;
-    Ok(keyring.lock_with(unlock.as_ref(), decided.version)?)
-}
-
-/// A crash may have left image content without a name. Which has one is known once this manager leads.
-async fn clean_up_once(engine: Engine, images: Images) {
-    let mut leadership = engine.leadership();
-    if leadership.wait_for(|now| matches!(now, Leadership::Leader { .. })).await.is_ok() {
-        images.collect_garbage();
-    }
-}
-
 async fn listen(address: SocketAddrV4) -> Result<TcpListener, ManagerError> {
     TcpListener::bind(address).await.map_err(|source| ManagerError::Listen { address, source })
 }
@@ -523,10 +392,4 @@ pub fn put_leftovers_aside(directory: &Path) -> Result<(), ManagerError> {
         fs::rename(&path, aside.join(name)).map_err(failed)?;
     }
     Ok(())
-}
-
-fn random<const N: usize>() -> Result<[u8; N], ManagerError> {
-    let mut bytes = [0; N];
-    rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(ManagerError::Randomness)?;
-    Ok(bytes)
 }

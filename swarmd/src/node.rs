@@ -5,6 +5,7 @@ mod departure;
 mod doctor;
 mod local;
 mod membership;
+mod place;
 mod recovery;
 mod removal;
 
@@ -20,7 +21,8 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use crate::door::ManagerDoor;
 pub use local::LocalService;
-use membership::{Membership, Place, Record};
+use membership::Membership;
+use place::{Place, Record};
 use removal::Removal;
 
 /// Before it is tried again to follow the managers.

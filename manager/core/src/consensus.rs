@@ -9,6 +9,7 @@ mod election;
 mod log;
 mod members;
 mod message;
+mod proposals;
 mod snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,6 +34,7 @@ use message::Received;
 
 pub(crate) use log::RecoverError;
 pub(crate) use message::MessageError;
+pub(crate) use proposals::ProposeError;
 
 /// Heartbeats leave every second tick (60 ms); elections start after 20 to 40 ticks (0.6 to 1.2 s). Who was killed is noticed
 /// by its closed connection, long before; who is only short of processors for a moment keeps its leadership.
@@ -66,14 +68,6 @@ pub(crate) struct Committed {
     pub data: Vec<u8>,
     /// Set if this process proposed it.
     pub proposal: Option<u64>,
-}
-
-/// A proposal was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ProposeError {
-    NotLeader,
-    /// Too much is under way.
-    Busy,
 }
 
 pub(crate) struct Consensus {
@@ -298,34 +292,6 @@ impl Consensus {
         }
     }
 
-    /// Proposes an entry; its number comes back with [`Committed::proposal`].
-    pub fn propose(&mut self, data: Vec<u8>) -> Result<u64, ProposeError> {
-        if !self.is_leader() {
-            return Err(ProposeError::NotLeader);
-        }
-        let number = self.proposals + 1;
-        let context = [self.incarnation.to_be_bytes(), number.to_be_bytes()].concat();
-        let raft = &mut self.raw.raft;
-        // What raft-rs would look at. Its own `propose` sends each entry alone, and its `batch_append` joins messages that
-        // do not follow each other.
-        if raft.lead_transferee.is_some() || raft.prs().get(raft.id).is_none() {
-            return Err(ProposeError::Busy);
-        }
-        if !raft.append_entry(&mut [Entry { data, context, ..Entry::default() }]) {
-            return Err(ProposeError::Busy);
-        }
-        self.proposals = number;
-        self.unsent = true;
-        Ok(number)
-    }
-
-    /// Sends the followers what was proposed since the last time.
-    fn send_proposals(&mut self) {
-        if std::mem::take(&mut self.unsent) && self.is_leader() {
-            self.raw.raft.bcast_append();
-        }
-    }
-
     /// Asks the members to confirm leadership; the context comes back with [`Round::reads`].
     pub fn start_read(&mut self) -> u64 {
         self.reads += 1;
@@ -404,34 +370,6 @@ impl Consensus {
             self.raw.mut_store().set_conf_state(conf_state);
             self.membership_changed();
         }
-    }
-
-    fn own_number(&self, context: &[u8]) -> Option<u64> {
-        let (incarnation, number) = context.split_first_chunk::<8>()?;
-        let own = u64::from_be_bytes(*incarnation) == self.incarnation;
-        own.then(|| number.try_into().map(u64::from_be_bytes).ok())?
-    }
-
-    /// Whether a group of proposals is on its way: to the own disk, or to a majority. What is proposed later goes together
-    /// with the next one. A group costs each member a write, a sync and two messages, whatever it holds, so under
-    /// load few large ones are worth more than the time that the second one waits for the first.
-    pub fn is_committing(&self) -> bool {
-        let log = &self.raw.raft.raft_log;
-        log.last_index() > log.committed || self.in_flight.iter().any(|ready| ready.needs_disk)
-    }
-
-    /// From now on followers are not told what is committed in messages of their own: an append is about to come.
-    pub fn hold_commits(&mut self) {
-        self.held_commit.get_or_insert(self.raw.raft.raft_log.committed);
-        self.raw.skip_bcast_commit(true);
-    }
-
-    /// Tells them what they were not told: in an append that is about to leave, or else in a message.
-    pub fn announce_commits(&mut self) {
-        let Some(told) = self.held_commit.take() else { return };
-        self.raw.skip_bcast_commit(false);
-        self.unsent |= self.raw.raft.raft_log.committed > told;
-        self.send_proposals();
     }
 
     /// Whether a follower waits for a snapshot.

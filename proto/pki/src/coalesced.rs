@@ -60,3 +60,41 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Coalesced<S> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn tasks_that_are_ready_run_before_a_write_once_per_flush() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let mut stream = Coalesced::new(ours);
+        assert!(!stream.is_write_vectored());
+        let ran = Arc::new(AtomicUsize::new(0));
+        let spawn = || {
+            let ran = Arc::clone(&ran);
+            tokio::spawn(async move { ran.fetch_add(1, Ordering::Relaxed) })
+        };
+        for turn in 1..=3 {
+            spawn();
+            spawn();
+            stream.write_all(b"a").await.unwrap();
+            assert_eq!(ran.load(Ordering::Relaxed), 2 * turn);
+            spawn();
+            stream.write_all(b"b").await.unwrap();
+            stream.flush().await.unwrap();
+            assert_eq!(ran.swap(2 * turn, Ordering::Relaxed), 2 * turn, "it waits for others once only");
+            tokio::task::yield_now().await;
+            ran.store(2 * turn, Ordering::Relaxed);
+        }
+        drop(stream);
+        let mut heard = String::new();
+        theirs.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "ababab");
+    }
+}

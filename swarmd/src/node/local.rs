@@ -11,7 +11,8 @@ use swarm_proto::v1::local_server::{Local, LocalServer};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::membership::{Beginning, Membership, Place, Record, Seat, abandon, join_request};
+use super::membership::{Beginning, Membership, abandon, join_request};
+use super::place::{Place, Record, Seat};
 use super::recovery::Upload;
 use super::{Node, Renewal, address, departure, doctor};
 

@@ -10,7 +10,8 @@ use swarm_proto::v1;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::membership::{Beginning, Membership, Place, Record};
+use super::membership::{Beginning, Membership};
+use super::place::{Place, Record};
 use super::{Node, address};
 
 /// Between two pieces of a backup.

@@ -7,7 +7,7 @@ use swarm_model::{NodeId, Timestamp};
 use tracing::{error, warn};
 
 use super::Node;
-use super::membership::{Place, Record};
+use super::place::{Place, Record};
 
 /// Before it is tried again to write down the removal, or to stop what is left.
 const RETRY: Duration = Duration::from_secs(5);
