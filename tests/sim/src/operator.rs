@@ -182,7 +182,7 @@ impl World {
 
     pub fn published(&mut self, manager: usize, publication: Publication) {
         if self.managers[manager].leads == Some(self.checks.seen.term())
-            && let Err(text) = self.checks.seen.follow(publication.changes)
+            && let Err(text) = self.checks.seen.follow(publication.changes, self.now)
         {
             self.violate("states rise", text);
         }

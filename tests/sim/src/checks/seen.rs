@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use swarm_manager_core::api::Change;
-use swarm_model::{DesiredState, NodeId, NodeState, TaskId, TaskState};
+use swarm_model::{DesiredState, NodeId, NodeState, TaskId, TaskState, Timestamp};
 
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -12,13 +12,16 @@ pub struct Seen {
     nodes: BTreeMap<NodeId, NodeState>,
     /// Tasks that any leader ever saw running, or ended.
     ran: BTreeMap<TaskId, TaskState>,
+    /// When a task was last told to be running: it may have ended before the next entry is committed.
+    told_running: BTreeMap<TaskId, Timestamp>,
 }
 
 impl Seen {
     /// Another leader knows nothing yet.
     pub fn begin(&mut self, term: u64) {
         if term > self.term {
-            *self = Self { term, ran: std::mem::take(&mut self.ran), ..Self::default() };
+            let Self { ran, told_running, .. } = std::mem::take(self);
+            *self = Self { term, ran, told_running, ..Self::default() };
         }
     }
 
@@ -28,6 +31,10 @@ impl Seen {
 
     pub fn state(&self, task: TaskId) -> Option<TaskState> {
         self.tasks.get(&task).copied()
+    }
+
+    pub fn told_running(&self, task: TaskId) -> Option<Timestamp> {
+        self.told_running.get(&task).copied()
     }
 
     pub fn node(&self, node: NodeId) -> Option<NodeState> {
@@ -54,12 +61,15 @@ impl Seen {
     ///
     /// # Errors
     /// A task's state fell.
-    pub fn follow(&mut self, changes: Vec<Change>) -> Result<(), String> {
+    pub fn follow(&mut self, changes: Vec<Change>, now: Timestamp) -> Result<(), String> {
         for change in &changes {
             let Change::Task(view) = change else { continue };
             let (id, state) = (view.task.id, view.status.state);
             if let Some(before) = self.state(id).filter(|before| *before > state) {
                 return Err(format!("task {id} fell from {before} to {state}"));
+            }
+            if state == TaskState::Running {
+                self.told_running.insert(id, now);
             }
             if state >= TaskState::Running {
                 let before = self.ran.insert(id, state);

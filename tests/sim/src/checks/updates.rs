@@ -73,8 +73,10 @@ fn served(step: &Step<'_>, seen: &Seen, memory: &Memory, task: &Task, service: &
     };
     let ready = task.node.is_some_and(|node| seen.node(node) == Some(NodeState::Ready));
     let stays = ready && !must_leave(step, task);
-    let lately =
-        |id: TaskId| memory.running.get(&id).is_some_and(|(_, last)| step.now.since(*last) < DECIDED_BEFORE);
+    let lately = |id: TaskId| {
+        let last = memory.running.get(&id).map(|(_, last)| *last).max(seen.told_running(id));
+        last.is_some_and(|last| step.now.since(last) < DECIDED_BEFORE)
+    };
     let mut others = step.after.slot(service.id, task.slot).filter(|other| other.id != task.id);
     seen.state(task.id) == Some(TaskState::Running)
         && long(task.id)
