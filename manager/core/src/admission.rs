@@ -15,7 +15,7 @@ mod tests;
 use swarm_model::{Actor, Id, NodeId, NodeState, OperatorId, ServiceId, Timestamp};
 
 use crate::api::{ApiError, Kind, Request};
-use crate::core::Council;
+use crate::members::Council;
 use crate::store::{Action, ApplyError, Store};
 
 pub(crate) use cluster::no_cluster;

@@ -10,7 +10,7 @@ use swarm_model::{Actor, AgentMessage, Autolock, EventId, ManagerMessage, NodeId
 
 use crate::api::{ApiError, Change, Request, Response};
 use crate::store::Unsaved;
-pub use crate::store::{Capture, Operators, RemovedNodes};
+pub use crate::store::{Capture, ObjectKey, Operators, RemovedNodes, StoredObject};
 
 /// What a core is told once, when it is made.
 #[derive(Debug, Clone)]
@@ -79,17 +79,6 @@ pub struct LogEntry {
     pub term: u64,
     /// `eraftpb::Entry`, encoded.
     pub data: Bytes,
-}
-
-/// Key of an object of the store: a table byte, then the object's id or name. Opaque to the shell.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectKey(pub Bytes);
-
-/// One object of the store, encoded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredObject {
-    pub key: ObjectKey,
-    pub value: Bytes,
 }
 
 /// The shell's number of a request; comes back in its [`Effect::Reply`].

@@ -21,9 +21,9 @@ use swarm_model::{
     EngineDescription, NodeId, NodeRole, NodeState, Resources, ServiceId, Task, TaskId, Timestamp,
 };
 
-use crate::core::Council;
 use crate::dispatcher::{Assignments, Fleet, Gates, Mesh, Observations, heartbeat_interval, return_time};
 use crate::door::{CloseReason, Effect, SessionId};
+use crate::members::Council;
 use crate::store::{Action, Store};
 use crate::views::Sight;
 use crate::watch::Watch;

@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarm_model::NodeId;
+use swarm_model::{NodeId, NodeRole};
 
+use crate::api::ManagerStatus;
+use crate::door::Member;
 use crate::store::Store;
 
 /// Managers of one cluster. More cost every write more, and protect no better.
@@ -31,6 +33,38 @@ pub(crate) fn addresses(store: &Store) -> BTreeMap<NodeId, String> {
 pub(crate) struct Membership {
     pub voters: BTreeSet<u64>,
     pub learners: BTreeSet<u64>,
+}
+
+/// What is known of the managers as Raft members.
+#[derive(Debug, Default)]
+pub(crate) struct Council {
+    pub membership: Membership,
+    pub reachable: BTreeSet<u64>,
+    /// As last told to the shell.
+    pub told: Vec<Member>,
+    /// An action about a member that left is under way.
+    pub unseating: bool,
+}
+
+impl Council {
+    pub fn status(&self, raft_id: Option<u64>, role: NodeRole, leader: u64) -> Option<ManagerStatus> {
+        let Some(id) = raft_id else {
+            return (role == NodeRole::Manager).then_some(ManagerStatus::Joining);
+        };
+        Some(match (role, self.membership.voters.contains(&id)) {
+            (NodeRole::Worker, _) => ManagerStatus::Leaving,
+            (NodeRole::Manager, _) if id == leader => ManagerStatus::Leader,
+            (NodeRole::Manager, _) if !self.reachable.contains(&id) => ManagerStatus::Unreachable,
+            (NodeRole::Manager, true) => ManagerStatus::Reachable,
+            (NodeRole::Manager, false) => ManagerStatus::Joining,
+        })
+    }
+}
+
+/// Raft ids of the nodes that are to be managers and can be.
+pub(crate) fn wanted(store: &Store) -> BTreeSet<u64> {
+    let managers = store.managers().filter(|node| node.spec.role == NodeRole::Manager);
+    managers.filter_map(|node| node.raft_id).collect()
 }
 
 /// One change of the membership.

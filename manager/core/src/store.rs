@@ -22,8 +22,6 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use swarm_model::{Cluster, HostPort, Image, Node, NodeId, Service, ServiceId, Task, TaskId, Timestamp};
 
-use crate::door::StoredObject;
-
 pub(crate) use action::{Action, NewTask, Payload, PayloadError, ServiceUpdate};
 pub(crate) use apply::{Applied, ApplyError, Changed};
 pub(crate) use audit::Gone;
@@ -31,6 +29,7 @@ pub use audit::{After, EventQuery};
 pub use capture::Capture;
 pub(crate) use capture::Unsaved;
 pub(crate) use object::DecodeError;
+pub use object::{ObjectKey, StoredObject};
 pub use operators::Operators;
 pub use removed::RemovedNodes;
 use removed::RemovedServices;

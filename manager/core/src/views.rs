@@ -11,9 +11,9 @@ use crate::api::{
     ApiError, Change, ClusterView, EventQuery, EventView, Kind, NodeView, Request, Response, ServiceView,
     TaskView,
 };
-use crate::core::Council;
 use crate::leader::Leader;
 use crate::lookup;
+use crate::members::Council;
 use crate::store::{Gone, Store};
 
 /// The store, and what the leader knows beside it.

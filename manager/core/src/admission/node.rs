@@ -5,8 +5,8 @@ use swarm_model::{Availability, Cluster, Node, NodeId, NodeRole, NodeSpec, NodeS
 use super::{Admitted, Answer, Desk, MAX_NODE_LABEL_BYTES, MAX_NODE_LABELS, Reserved, Verdict};
 use crate::addresses;
 use crate::api::{ApiError, Kind, NewNode};
-use crate::core::wanted;
 use crate::lookup;
+use crate::members::wanted;
 use crate::members::{MAX_MANAGERS, first_raft_id, has_quorum, without};
 use crate::store::Action;
 

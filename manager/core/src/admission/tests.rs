@@ -8,7 +8,7 @@ use swarm_model::{
 
 use super::*;
 use crate::api::Request;
-use crate::core::Council;
+use crate::members::Council;
 use crate::store::tests::{cluster, ingress, spec};
 use crate::store::{NewTask, Payload};
 

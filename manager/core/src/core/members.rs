@@ -1,27 +1,13 @@
 //! Keeps the Raft membership what the replicated nodes say, tells the shell who the members are, and knows what becomes
 //! of a manager that would leave.
 
-use std::collections::BTreeSet;
-
 use swarm_model::NodeRole;
 
-use crate::api::ManagerStatus;
 use crate::core::ManagerCore;
 use crate::core::writes::Proposer;
 use crate::door::{Effect, Member};
-use crate::members::{Membership, Situation, Step};
-use crate::store::{Action, Store};
-
-/// What is known of the managers as Raft members.
-#[derive(Debug, Default)]
-pub(crate) struct Council {
-    pub membership: Membership,
-    pub reachable: BTreeSet<u64>,
-    /// As last told to the shell.
-    told: Vec<Member>,
-    /// An action about a member that left is under way.
-    unseating: bool,
-}
+use crate::members::{Membership, Situation, Step, wanted};
+use crate::store::Action;
 
 impl ManagerCore {
     /// Before requests are admitted and views are shown: they look at it.
@@ -138,25 +124,4 @@ impl ManagerCore {
             effects.push(Effect::Autolock(cluster.autolock.clone()));
         }
     }
-}
-
-impl Council {
-    pub fn status(&self, raft_id: Option<u64>, role: NodeRole, leader: u64) -> Option<ManagerStatus> {
-        let Some(id) = raft_id else {
-            return (role == NodeRole::Manager).then_some(ManagerStatus::Joining);
-        };
-        Some(match (role, self.membership.voters.contains(&id)) {
-            (NodeRole::Worker, _) => ManagerStatus::Leaving,
-            (NodeRole::Manager, _) if id == leader => ManagerStatus::Leader,
-            (NodeRole::Manager, _) if !self.reachable.contains(&id) => ManagerStatus::Unreachable,
-            (NodeRole::Manager, true) => ManagerStatus::Reachable,
-            (NodeRole::Manager, false) => ManagerStatus::Joining,
-        })
-    }
-}
-
-/// Raft ids of the nodes that are to be managers and can be.
-pub(crate) fn wanted(store: &Store) -> BTreeSet<u64> {
-    let managers = store.managers().filter(|node| node.spec.role == NodeRole::Manager);
-    managers.filter_map(|node| node.raft_id).collect()
 }

@@ -8,8 +8,7 @@ use swarm_model::{Cluster, Image, Node, Timestamp};
 
 use super::Store;
 use super::indexes::Indexes;
-use super::object::Key;
-use crate::door::{ObjectKey, StoredObject};
+use super::object::{Key, ObjectKey, StoredObject};
 
 /// The state as it was when it was captured. Clones are the same.
 #[derive(Clone)]

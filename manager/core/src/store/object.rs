@@ -10,7 +10,17 @@ use swarm_model::{Cluster, Id, Image, Node, NodeId, OperatorId, RemovedNode, Ser
 use super::audit::Trail;
 use super::service::share_spec;
 use super::{ServiceRecord, Store};
-use crate::door::{ObjectKey, StoredObject};
+
+/// Key of an object of the store: a table byte, then the object's id or name. Opaque to the shell.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey(pub Bytes);
+
+/// One object of the store, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredObject {
+    pub key: ObjectKey,
+    pub value: Bytes,
+}
 
 /// First byte of a key. Never renumbered.
 const CLOCK: u8 = 0;

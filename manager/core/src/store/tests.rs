@@ -14,7 +14,6 @@ use swarm_model::{
 
 use super::*;
 use crate::addresses;
-use crate::door::ObjectKey;
 
 pub(crate) fn cluster() -> Cluster {
     Cluster {
