@@ -27,6 +27,7 @@ use crate::leader::Leader;
 use crate::members::Council;
 use crate::randomness::Ids;
 use crate::store::{DecodeError, Operators, RemovedNodes, Store};
+use crate::views::Sight;
 use crate::watch::Watch;
 use checkpoints::Checkpoints;
 use reads::Reads;
@@ -218,11 +219,10 @@ impl ManagerCore {
 
     /// Tells watchers what changed in this batch.
     fn publish(&mut self, effects: &mut Vec<Effect>) {
-        if let Some(leader) = &mut self.leader {
-            let sight = leader.sight(&self.store, &self.council, self.config.node_id, self.config.raft_id);
-            effects.extend(self.watch.publish(&sight, self.store.applied()).map(Effect::Publish));
-        } else {
-            self.watch.clear();
+        let changed = self.watch.take();
+        if let Some(leader) = &self.leader {
+            let changes = Sight::of(&self.store, leader, &self.council, &self.config).show(changed);
+            effects.extend(self.watch.publication(changes, self.store.applied()).map(Effect::Publish));
         }
     }
 

@@ -23,9 +23,7 @@ use swarm_model::{
 
 use crate::dispatcher::{Assignments, Fleet, Gates, Mesh, Observations, heartbeat_interval, return_time};
 use crate::door::{CloseReason, Effect, SessionId};
-use crate::members::Council;
 use crate::store::{Action, Store};
-use crate::views::Sight;
 use crate::watch::Watch;
 use plan::Planner;
 use serving::Serving;
@@ -126,16 +124,6 @@ impl Leader {
     /// Why tasks of a service wait for a node.
     pub fn refusal(&self, service: ServiceId) -> Option<&str> {
         self.planner.refusal(service)
-    }
-
-    pub fn sight<'a>(
-        &'a self,
-        store: &'a Store,
-        council: &'a Council,
-        node: NodeId,
-        raft_id: u64,
-    ) -> Sight<'a> {
-        Sight { store, leader: self, council, node, raft_id }
     }
 
     /// Nodes that described themselves anew, as actions.

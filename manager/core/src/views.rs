@@ -11,10 +11,12 @@ use crate::api::{
     ApiError, Change, ClusterView, EventQuery, EventView, Kind, NodeView, Request, Response, ServiceView,
     TaskView,
 };
+use crate::door::Config;
 use crate::leader::Leader;
 use crate::lookup;
 use crate::members::Council;
 use crate::store::{Gone, Store};
+use crate::watch::Changed;
 
 /// The store, and what the leader knows beside it.
 pub(crate) struct Sight<'a> {
@@ -26,7 +28,26 @@ pub(crate) struct Sight<'a> {
     pub raft_id: u64,
 }
 
-impl Sight<'_> {
+impl<'a> Sight<'a> {
+    pub fn of(store: &'a Store, leader: &'a Leader, council: &'a Council, config: &Config) -> Self {
+        Self { store, leader, council, node: config.node_id, raft_id: config.raft_id }
+    }
+
+    /// What changed, each object as it is now.
+    pub fn show(&self, changed: Changed) -> Vec<Change> {
+        let Changed { services, tasks, nodes, images, removed: mut changes } = changed;
+        let store = self.store;
+        let nodes = nodes.into_iter().filter_map(|id| store.node(id));
+        changes.extend(nodes.map(|node| Change::Node(self.node(node))));
+        let services = services.into_iter().filter_map(|id| store.service(id));
+        changes.extend(services.map(|service| Change::Service(self.service(service))));
+        let tasks = tasks.into_iter().filter_map(|id| store.task(id));
+        changes.extend(tasks.map(|task| Change::Task(self.task(task))));
+        let images = images.iter().filter_map(|name| store.image(name));
+        changes.extend(images.map(|image| Change::Image(Arc::clone(image))));
+        changes
+    }
+
     pub fn cluster(&self) -> Option<ClusterView> {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let managers = self.store.managers().filter(|node| node.spec.role == NodeRole::Manager).count();

@@ -199,9 +199,7 @@ impl ManagerCore {
 
     fn sight(&self) -> Result<Sight<'_>, ApiError> {
         match &self.leader {
-            Some(leader) => {
-                Ok(leader.sight(&self.store, &self.council, self.config.node_id, self.config.raft_id))
-            }
+            Some(leader) => Ok(Sight::of(&self.store, leader, &self.council, &self.config)),
             None => Err(ApiError::NotLeader { leader: self.consensus.leader() }),
         }
     }
