@@ -286,3 +286,21 @@ fn show_statuses(statuses: &[(TaskId, TaskStatus)]) -> String {
         text
     })
 }
+
+/// A session with nothing assigned; the beginning of most scenarios.
+const CONNECTED: &str = "
+    > begin
+    connect m1:1
+    > open
+    register
+    > welcome
+    write node epoch=0
+    open network 1
+    > network-opened
+    > full 1.1
+    write node epoch=1
+";
+
+pub fn connected(scenario: &str) {
+    check(&format!("{CONNECTED}{scenario}"));
+}
