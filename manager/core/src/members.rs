@@ -3,6 +3,8 @@
 //! Level-triggered: a function of the replicated nodes, of the membership, and of who is reachable, so a new leader goes
 //! on where the old one stopped. A manager enters as a learner, becomes a voter once it has the log, and leaves in one
 //! step. No change is made that would leave the voters without a majority that can be reached.
+//!
+//! It changes nothing itself: `core/members.rs` looks around for it and takes its steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! What watchers are told: committed and observed changes, collected per batch, each object once and as it is at the end.
+//! What watchers are to be told: which objects changed in a batch, each once. [`crate::views`] shows them as they are at
+//! its end.
 
 use std::collections::BTreeSet;
 

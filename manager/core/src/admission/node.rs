@@ -6,8 +6,7 @@ use super::{Admitted, Answer, Desk, MAX_NODE_LABEL_BYTES, MAX_NODE_LABELS, Reser
 use crate::addresses;
 use crate::api::{ApiError, Kind, NewNode};
 use crate::lookup;
-use crate::members::wanted;
-use crate::members::{MAX_MANAGERS, first_raft_id, has_quorum, without};
+use crate::members::{MAX_MANAGERS, first_raft_id, has_quorum, wanted, without};
 use crate::store::Action;
 
 impl Desk<'_> {

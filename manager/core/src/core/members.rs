@@ -1,5 +1,4 @@
-//! Keeps the Raft membership what the replicated nodes say, tells the shell who the members are, and knows what becomes
-//! of a manager that would leave.
+//! Takes the steps of [`crate::members`], and tells the shell who the members are and whom to refuse. Decides nothing.
 
 use swarm_model::NodeRole;
 
